@@ -1,0 +1,185 @@
+"""What cellmove talks about: frozen values without any I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Kind = Literal["resize", "migration"]
+"""What nova calls it: `migration` when the flavor stays, else `resize`."""
+
+GuestState = Literal["running", "paused", "off"]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A nova cell, as `cell_mappings` names it."""
+
+    id: int
+    """Row id in the API database: what `instance_mappings.cell_id` holds."""
+    uuid: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A hypervisor as nova knows it: one compute service with one compute node."""
+
+    name: str
+    """`services.host`."""
+    node: str
+    """`compute_nodes.hypervisor_hostname`."""
+    node_id: int
+    """`compute_nodes.id`: valid in its own cell only."""
+    provider: str
+    """`compute_nodes.uuid`, which is the resource provider's uuid in Placement."""
+    address: str
+    """`compute_nodes.host_ip`, what nova writes to `migrations.dest_host`."""
+    zone: str
+    """Availability zone."""
+    cell: Cell
+
+
+@dataclass(frozen=True, slots=True)
+class Flavor:
+    """A flavor, with all that nova keeps of it in a server's records."""
+
+    id: int
+    """`flavors.id` in the API database: what `instances.instance_type_id` holds."""
+    flavorid: str
+    name: str
+    memory_mb: int
+    vcpus: int
+    root_gb: int
+    ephemeral_gb: int
+    swap_mb: int
+    rxtx_factor: float = 1.0
+    vcpu_weight: int | None = 0
+    disabled: bool = False
+    is_public: bool = True
+    extra_specs: Mapping[str, str] = field(default_factory=dict)
+    created_at: str | None = None
+    """ISO 8601 with `Z`, as nova's objects write it."""
+    updated_at: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A Neutron port of a server, as its active binding shows it."""
+
+    id: str
+    mac: str
+    host: str
+    status: str
+    """`ACTIVE` or `DOWN`."""
+    vif_type: str
+    vnic_type: str = "normal"
+    profile: Mapping[str, object] = field(default_factory=dict)
+    details: Mapping[str, object] = field(default_factory=dict)
+    has_resource_request: bool = False
+    is_trunk_parent: bool = False
+
+    @property
+    def device(self) -> str:
+        """Name of the tap device: nova takes `tap` and the first 11 characters of the port id."""
+        return f"tap{self.id[:11]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """One of a port's bindings (Neutron extension `binding-extended`)."""
+
+    host: str
+    active: bool
+    vif_type: str
+    vnic_type: str = "normal"
+    profile: Mapping[str, object] = field(default_factory=dict)
+    details: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Allocations:
+    """What one consumer holds in Placement."""
+
+    consumer: str
+    resources: Mapping[str, Mapping[str, int]]
+    """Provider uuid -> resource class -> amount; empty: the consumer holds nothing."""
+    generation: int | None
+    """The consumer's generation; None: the consumer does not exist."""
+    project_id: str | None = None
+    user_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """One local disk of a server: a file in its instance directory."""
+
+    name: str
+    """File name: `disk`, `disk.eph0`, `disk.config`..."""
+    format: str
+    """`qcow2` or `raw`."""
+    size_bytes: int
+    """What the guest sees (virtual size)."""
+    allocated_bytes: int = 0
+    """What it takes on the file system, its backing files included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """A guest as its hypervisor's libvirt shows it."""
+
+    uuid: str
+    name: str
+    state: GuestState
+    xml: str
+    """The inactive definition, without security information."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """How far a disk's copy is; sent to whoever watches."""
+
+    disk: str
+    done_bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """All that is known before a verb begins: the steps of a score are made of it alone.
+
+    It is written to the journal as it is, so it holds no secret.
+    """
+
+    id: str
+    request_id: str
+    """`req-<uuid>`: in every service's log and in the server's action rows."""
+    server: str
+    name: str
+    project_id: str
+    user_id: str
+    actor_user_id: str
+    """Who runs cellmove: written to `migrations` and the action rows."""
+    actor_project_id: str
+    conductor: str
+    """Name of the machine cellmove runs on: the host of the conductor's events."""
+    kind: Kind
+    source: Host
+    target: Host
+    migration: str
+    """uuid of the migration: the same row in both cells, and the consumer that holds the source's allocation."""
+    old_flavor: Flavor
+    new_flavor: Flavor
+    vm_state: str
+    """`active` or `stopped`: before the resize."""
+    power_state: int
+    ports: tuple[Port, ...]
+    disks: tuple[Disk, ...]
+    source_domain: str
+    """Name of the guest on the source."""
+    domain_template: str
+    """nova's `instance_name_template`: a guest's name is made of its row's id in its cell."""
+    started_at: str
+    """UTC, `YYYY-MM-DD HH:MM:SS`: start time of the server's action."""
+    shutdown_timeout_seconds: int = 60
