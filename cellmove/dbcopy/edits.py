@@ -1,0 +1,192 @@
+"""Small edits of rows that know whether they hold, what was before, and how to go back.
+
+A step that changes a database is a list of these, applied in one transaction. Each write names the
+state it expects (compare-and-swap); each restore touches only what still is as the edit left it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from cellmove.dbcopy.database import Row, Rows, now
+from cellmove.errors import Conflict
+
+
+class Edit(Protocol):
+    """One reversible change of the rows of one table."""
+
+    @property
+    def key(self) -> str:
+        """Name under which `remember`'s answer is kept; unique within its step."""
+        ...
+
+    def holds(self, rows: Rows) -> bool:
+        """Whether the rows are as this edit would leave them."""
+        ...
+
+    def remember(self, rows: Rows) -> Sequence[str]:
+        """What the edit is about to overwrite; empty when there is no row."""
+        ...
+
+    def apply(self, rows: Rows) -> None:
+        """Make the edit unless it holds.
+
+        Raises:
+            Conflict: the row is not as expected.
+        """
+        ...
+
+    def restore(self, rows: Rows, kept: Sequence[str]) -> None:
+        """Go back to what `remember` kept; nothing happens when the rows are so already.
+
+        Raises:
+            Conflict: the row is neither as the edit left it nor as it was before.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """An existing row, found by `where` and expected as `before`, gets the values of `after`."""
+
+    table: str
+    where: Mapping[str, Any]
+    after: Mapping[str, Any]
+    before: Mapping[str, Any] = field(default_factory=dict)
+    stamp: tuple[str, ...] = ()
+    """Columns that get the time of the write; they are restored but never compared."""
+    label: str = ""
+
+    @property
+    def key(self) -> str:
+        return self.label or self.table
+
+    def holds(self, rows: Rows) -> bool:
+        row = self._row(rows)
+        return row is not None and _same(row, self._known(rows, self.after))
+
+    def remember(self, rows: Rows) -> Sequence[str]:
+        row = self._row(rows)
+        names = [*self._known(rows, self.after), *self.stamp]
+        return [] if row is None else [_kept(row, names)]
+
+    def apply(self, rows: Rows) -> None:
+        if not self.holds(rows):
+            values = dict(self._known(rows, self.after)) | dict.fromkeys(self.stamp, now())
+            rows.change(self.table, values, **{**self.where, **self.before})
+
+    def restore(self, rows: Rows, kept: Sequence[str]) -> None:
+        row = self._row(rows)
+        if row is None or not kept:
+            return
+        old = json.loads(kept[0])
+        if _same(row, {name: value for name, value in old.items() if name not in self.stamp}):
+            return
+        if not self.holds(rows):
+            raise _changed(self.table, self.where, row, self.after)
+        # What the edit left in the columns it had expectations of guards the way back.
+        guard = {name: self.after[name] for name in self.before if name in self.after}
+        rows.change(self.table, old, **{**self.where, **guard})
+
+    def _row(self, rows: Rows) -> Row | None:
+        return rows.one(self.table, **self.where)
+
+    def _known(self, rows: Rows, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Without the columns this release's schema lacks (e.g. `compute_id` before nova 28)."""
+        columns = rows.columns(self.table)
+        return {name: value for name, value in values.items() if name in columns}
+
+
+@dataclass(frozen=True, slots=True)
+class Upsert:
+    """The row of this natural key has these values; it is made when it is not there."""
+
+    table: str
+    where: Mapping[str, Any]
+    values: Mapping[str, Any]
+    label: str = ""
+
+    @property
+    def key(self) -> str:
+        return self.label or self.table
+
+    def holds(self, rows: Rows) -> bool:
+        row = rows.one(self.table, **self.where)
+        return row is not None and _same(row, self.values)
+
+    def remember(self, rows: Rows) -> Sequence[str]:
+        row = rows.one(self.table, **self.where)
+        return [] if row is None else [_kept(row, [*self.values])]
+
+    def apply(self, rows: Rows) -> None:
+        if self.holds(rows):
+            return
+        if rows.one(self.table, **self.where) is None:
+            rows.insert(self.table, [{**self.where, **self.values}])
+        else:
+            rows.change(self.table, self.values, **self.where)
+
+    def restore(self, rows: Rows, kept: Sequence[str]) -> None:
+        if kept:
+            old = json.loads(kept[0])
+            row = rows.one(self.table, **self.where)
+            if row is not None and not _same(row, old):
+                rows.change(self.table, old, **self.where)
+        else:
+            rows.delete(self.table, **self.where)
+
+
+@dataclass(frozen=True, slots=True)
+class SoftDelete:
+    """No alive row matches: those that do are marked deleted, as nova drops a metadata key."""
+
+    table: str
+    where: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        return self.table + "-deleted"
+
+    def holds(self, rows: Rows) -> bool:
+        return not rows.all(self.table, deleted=0, **self.where)
+
+    def remember(self, rows: Rows) -> Sequence[str]:
+        return [str(row["id"]) for row in rows.all(self.table, deleted=0, **self.where)]
+
+    def apply(self, rows: Rows) -> None:
+        for row in rows.all(self.table, deleted=0, **self.where):
+            gone = {"deleted": row["id"], "deleted_at": now()}
+            rows.change(self.table, gone, id=row["id"], deleted=0)
+
+    def restore(self, rows: Rows, kept: Sequence[str]) -> None:
+        alive = {"deleted": 0, "deleted_at": None}
+        for key in kept:
+            rows.change(self.table, alive, expect=None, id=int(key))
+
+
+def _same(row: Row, values: Mapping[str, Any]) -> bool:
+    return all(_text(row.get(name)) == _text(value) for name, value in values.items())
+
+
+def _text(value: Any) -> str | None:
+    """A value as the journal keeps it: times and booleans come back as text and numbers."""
+    if isinstance(value, bool):
+        return str(int(value))
+    return None if value is None else str(value)
+
+
+def _kept(row: Row, names: Sequence[str]) -> str:
+    return json.dumps({name: row.get(name) for name in names}, default=str)
+
+
+def _changed(table: str, where: Mapping[str, Any], row: Row, after: Mapping[str, Any]) -> Conflict:
+    other = [name for name in after if _text(row.get(name)) != _text(after[name])]
+    seen = ", ".join(f"{name}={_text(row.get(name))!r:.80}" for name in other)
+    return Conflict(
+        f"Somebody else changed a row of {table} ({', '.join(map(str, where.values()))}).",
+        f"It now has {seen}.",
+        "Look at the server with nova before going on.",
+    )

@@ -1,0 +1,256 @@
+"""libvirt on both hypervisors: the guest stops here and starts there, and never runs twice."""
+
+from __future__ import annotations
+
+import posixpath
+import time
+from typing import TYPE_CHECKING, ClassVar
+
+from cellmove.errors import StepFailed
+from cellmove.hosts.xml import for_target
+from cellmove.steps.base import Finding, Saved, Side, Status, Step, host_of
+
+if TYPE_CHECKING:
+    from cellmove.cloud import Cloud, Hypervisor
+    from cellmove.model import Flavor, Host
+
+WIRING_TIMEOUT_SECONDS = 300
+"""As long as nova waits for its ports (`vif_plugging_timeout`)."""
+
+WIRING_PAUSE_SECONDS = 0.3
+
+
+class _GuestStep(Step):
+    """A step on the guest of one side."""
+
+    side: ClassVar[Side]
+
+    @property
+    def host(self) -> str:
+        return host_of(self.move, self.side).name
+
+    def hypervisor(self, cloud: Cloud) -> Hypervisor:
+        return cloud.hosts.reach(self.host)
+
+
+class _DefineGuest(_GuestStep):
+    """Define the guest on one side from its definition on the other; it is not started yet."""
+
+    def describe(self) -> str:
+        return f"define the guest on {self.host}, not started"
+
+    def inspect(self, cloud: Cloud) -> Finding:
+        found = self.hypervisor(cloud).domain(self.move.server)
+        return Finding(Status.TODO if found is None else Status.DONE)
+
+    def execute(self, cloud: Cloud) -> None:
+        here = self.hypervisor(cloud)
+        if here.domain(self.move.server) is not None:
+            return
+        there = cloud.hosts.reach(self._other.name)
+        known = there.domain(self.move.server)
+        if known is None:
+            raise StepFailed(
+                f"There is no definition of the guest on {there.name}.",
+                f"libvirt of {there.name} does not know {self.move.server}.",
+                "Hard-reboot the server with nova so that it is defined again.",
+            )
+        here.define(
+            for_target(
+                known.xml,
+                domain_name=self._domain_name(cloud),
+                flavor=self._flavor,
+                old_dir=posixpath.dirname(there.disk_path(self.move.server, "disk")),
+                new_dir=posixpath.dirname(here.disk_path(self.move.server, "disk")),
+            )
+        )
+
+    def undo(self, cloud: Cloud, saved: Saved) -> None:
+        here = self.hypervisor(cloud)
+        found = here.domain(self.move.server)
+        if found is not None and found.state != "off":
+            raise StepFailed(
+                f"The guest on {self.host} is not undefined.",
+                f"It is {found.state}.",
+                "See which of the two guests has the server's data before stopping one.",
+            )
+        here.undefine(self.move.server)
+
+    @property
+    def _other(self) -> Host:
+        return host_of(self.move, "target" if self.side == "source" else "source")
+
+    @property
+    def _flavor(self) -> Flavor:
+        return self.move.old_flavor if self.side == "source" else self.move.new_flavor
+
+    def _domain_name(self, cloud: Cloud) -> str:
+        """A guest is named after its row's id, which differs from cell to cell."""
+        database = cloud.cells[host_of(self.move, self.side).cell.uuid]
+        with database.read() as rows:
+            row = rows.one("instances", uuid=self.move.server, deleted=0)
+        if row is None:
+            raise StepFailed("The guest cannot be named.", "Its row is not in the cell.")
+        return str(self.move.domain_template % row["id"])
+
+
+class DefineTargetGuest(_DefineGuest):
+    """libvirt of the target accepts the guest's definition before the guest is stopped."""
+
+    name = "define-target-guest"
+    side = "target"
+
+
+class DefineSourceGuest(_DefineGuest):
+    """The guest has its old definition on the source again."""
+
+    name = "define-source-guest"
+    side = "source"
+
+
+class _StopGuest(_GuestStep):
+    """Shut the guest down."""
+
+    def describe(self) -> str:
+        if self.move.vm_state == "stopped":
+            return f"see that the guest on {self.host} is off"
+        return f"shut the guest on {self.host} down, within {self.move.shutdown_timeout_seconds} s"
+
+    def inspect(self, cloud: Cloud) -> Finding:
+        found = self.hypervisor(cloud).domain(self.move.server)
+        if found is None or found.state == "off":
+            return Finding(Status.DONE)
+        return Finding(Status.TODO, saved={"state": [found.state]})
+
+    def execute(self, cloud: Cloud) -> None:
+        timeout_seconds = self.move.shutdown_timeout_seconds
+        self.hypervisor(cloud).shutdown(self.move.server, timeout_seconds)
+
+    def undo(self, cloud: Cloud, saved: Saved) -> None:
+        here = self.hypervisor(cloud)
+        if saved.get("state") and here.domain(self.move.server) is not None:
+            here.start(self.move.server)
+
+
+class StopSourceGuest(_StopGuest):
+    """From here on the server is down."""
+
+    name = "stop-source-guest"
+    side = "source"
+
+
+class StopTargetGuest(_StopGuest):
+    """The resized guest stops for the way home."""
+
+    name = "stop-target-guest"
+    side = "target"
+
+
+class _ForgetGuest(_GuestStep):
+    """Undefine the guest; disks and NVRAM stay."""
+
+    def describe(self) -> str:
+        return f"undefine the guest on {self.host}; its disks are kept"
+
+    def inspect(self, cloud: Cloud) -> Finding:
+        found = self.hypervisor(cloud).domain(self.move.server)
+        if found is None:
+            return Finding(Status.DONE)
+        return Finding(Status.TODO, saved={"xml": [found.xml]})
+
+    def execute(self, cloud: Cloud) -> None:
+        here = self.hypervisor(cloud)
+        found = here.domain(self.move.server)
+        if found is not None and found.state != "off":
+            raise StepFailed(
+                f"The guest on {self.host} was started again.",
+                f"It is {found.state}; its disks may differ from the copy.",
+                "Find out who started it: cellmove had shut it down.",
+            )
+        here.undefine(self.move.server)
+
+    def undo(self, cloud: Cloud, saved: Saved) -> None:
+        here = self.hypervisor(cloud)
+        if saved.get("xml") and here.domain(self.move.server) is None:
+            here.define(saved["xml"][0])
+
+
+class ForgetSourceGuest(_ForgetGuest):
+    """Nothing can start the old guest behind our back."""
+
+    name = "forget-source-guest"
+    side = "source"
+
+
+class ForgetTargetGuest(_ForgetGuest):
+    """Nothing can start the resized guest any more."""
+
+    name = "forget-target-guest"
+    side = "target"
+
+
+class _StartGuest(_GuestStep):
+    """Start the guest, paused until its ports are wired; a stopped server stays off."""
+
+    def describe(self) -> str:
+        if self.move.vm_state == "stopped":
+            return f"leave the guest on {self.host} off, as it was"
+        return f"start the guest on {self.host} when its ports are wired"
+
+    def inspect(self, cloud: Cloud) -> Finding:
+        if self.move.vm_state == "stopped":
+            return Finding(Status.DONE)
+        found = self.hypervisor(cloud).domain(self.move.server)
+        runs = found is not None and found.state == "running" and self._wired(cloud)
+        return Finding(Status.DONE if runs else Status.TODO)
+
+    def execute(self, cloud: Cloud) -> None:
+        here = self.hypervisor(cloud)
+        other = cloud.hosts.reach(
+            host_of(self.move, "target" if self.side == "source" else "source").name
+        )
+        elsewhere = other.domain(self.move.server)
+        if elsewhere is not None and elsewhere.state != "off":
+            raise StepFailed(
+                f"The guest on {self.host} is not started.",
+                f"It is {elsewhere.state} on {other.name}: it must never run twice.",
+                f"Stop it on {other.name} first.",
+            )
+        here.start(self.move.server, paused=True)
+        deadline = time.monotonic() + WIRING_TIMEOUT_SECONDS
+        while not self._wired(cloud):
+            if time.monotonic() > deadline:
+                raise StepFailed(
+                    f"The guest's ports on {self.host} are not wired.",
+                    f"They are not ACTIVE after {WIRING_TIMEOUT_SECONDS} s.",
+                    f"Look at the layer-2 agent of {self.host}.",
+                )
+            time.sleep(WIRING_PAUSE_SECONDS)
+        here.resume(self.move.server)
+
+    def undo(self, cloud: Cloud, saved: Saved) -> None:
+        here = self.hypervisor(cloud)
+        if here.domain(self.move.server) is not None:
+            here.shutdown(self.move.server, 0)
+
+    def _wired(self, cloud: Cloud) -> bool:
+        """Neutron alone proves little: it calls a port ACTIVE before its tap device is there."""
+        here = self.hypervisor(cloud)
+        return all(
+            port.host == self.host and port.status == "ACTIVE" and here.wired(port)
+            for port in cloud.network.ports(self.move.server)
+        )
+
+
+class StartTargetGuest(_StartGuest):
+    """The server is up again, in its new place."""
+
+    name = "start-target-guest"
+    side = "target"
+
+
+class StartSourceGuest(_StartGuest):
+    """The server is up again, at home."""
+
+    name = "start-source-guest"
+    side = "source"
