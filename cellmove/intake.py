@@ -275,9 +275,7 @@ def _host_reasons(
     )
 
 
-def _finishing(
-    cloud: Cloud, server: str, actor: Actor, request_id: str, *, back: bool
-) -> Move:
+def _finishing(cloud: Cloud, server: str, actor: Actor, request_id: str, *, back: bool) -> Move:
     there = _find(cloud, locate(cloud, server))
     found = there.row["uuid"]
     migration = _resized(there)

@@ -137,10 +137,9 @@ class ReturnAllocation(Step):
         if held.resources or self.move.source.provider not in server.resources:
             return
         before = json.loads(saved["server"][0])
-        owner = {"project_id": server.project_id, "user_id": server.user_id}
         cloud.placement.replace(
             [
-                dataclasses.replace(held, resources=server.resources, **owner),
+                _owned(dataclasses.replace(held, resources=server.resources), server),
                 dataclasses.replace(server, resources=before),
             ]
         )
@@ -148,10 +147,13 @@ class ReturnAllocation(Step):
 
 def _hand_over(cloud: Cloud, giver: Allocations, taker: Allocations) -> None:
     """One request: the giver ends with nothing, the taker with all that the giver had."""
-    owner = {"project_id": giver.project_id, "user_id": giver.user_id}
     cloud.placement.replace(
         [
             dataclasses.replace(giver, resources={}),
-            dataclasses.replace(taker, resources=giver.resources, **owner),
+            _owned(dataclasses.replace(taker, resources=giver.resources), giver),
         ]
     )
+
+
+def _owned(taker: Allocations, giver: Allocations) -> Allocations:
+    return dataclasses.replace(taker, project_id=giver.project_id, user_id=giver.user_id)

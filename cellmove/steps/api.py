@@ -23,9 +23,7 @@ class _Api(RowsStep):
 
     def _pointed(self, old: Cell, new: Cell) -> Sequence[Edit]:
         server = {"instance_uuid": self.move.server}
-        return [
-            Change("instance_mappings", server, {"cell_id": new.id}, {"cell_id": old.id})
-        ]
+        return [Change("instance_mappings", server, {"cell_id": new.id}, {"cell_id": old.id})]
 
     def _specified(self, rows: Rows, flavor: Flavor) -> Sequence[Edit]:
         server = {"instance_uuid": self.move.server}
@@ -33,7 +31,9 @@ class _Api(RowsStep):
         if spec is None:
             return []
         return [
-            Change("request_specs", server, {"spec": objects.spec_with_flavor(spec["spec"], flavor)})
+            Change(
+                "request_specs", server, {"spec": objects.spec_with_flavor(spec["spec"], flavor)}
+            )
         ]
 
 

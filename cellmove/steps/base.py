@@ -29,6 +29,11 @@ def host_of(move: Move, side: Side) -> Host:
     return move.source if side == "source" else move.target
 
 
+def other(side: Side) -> Side:
+    """The other side."""
+    return "target" if side == "source" else "source"
+
+
 class Status(enum.Enum):
     """What a look at a step's effect found."""
 

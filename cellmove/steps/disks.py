@@ -56,8 +56,7 @@ class CopyDisks(Step):
         there = {disk.name: disk for disk in _target(cloud, self.move).disks(self.move.server)}
         # A copy gets its final name only when it is proved whole.
         whole = all(
-            disk.name in there
-            and there[disk.name].size_bytes == target_size_bytes(self.move, disk)
+            disk.name in there and there[disk.name].size_bytes == target_size_bytes(self.move, disk)
             for disk in self.move.disks
         )
         return Finding(Status.DONE if whole else Status.TODO)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from cellmove.errors import StepFailed
 from cellmove.hosts.xml import for_target
-from cellmove.steps.base import Finding, Saved, Side, Status, Step, host_of
+from cellmove.steps.base import Finding, Saved, Side, Status, Step, host_of, other
 
 if TYPE_CHECKING:
     from cellmove.cloud import Cloud, Hypervisor
@@ -78,7 +78,7 @@ class _DefineGuest(_GuestStep):
 
     @property
     def _other(self) -> Host:
-        return host_of(self.move, "target" if self.side == "source" else "source")
+        return host_of(self.move, other(self.side))
 
     @property
     def _flavor(self) -> Flavor:
@@ -205,16 +205,16 @@ class _StartGuest(_GuestStep):
         return Finding(Status.DONE if runs else Status.TODO)
 
     def execute(self, cloud: Cloud) -> None:
+        if self.move.vm_state == "stopped":
+            return
         here = self.hypervisor(cloud)
-        other = cloud.hosts.reach(
-            host_of(self.move, "target" if self.side == "source" else "source").name
-        )
-        elsewhere = other.domain(self.move.server)
+        there = cloud.hosts.reach(host_of(self.move, other(self.side)).name)
+        elsewhere = there.domain(self.move.server)
         if elsewhere is not None and elsewhere.state != "off":
             raise StepFailed(
                 f"The guest on {self.host} is not started.",
-                f"It is {elsewhere.state} on {other.name}: it must never run twice.",
-                f"Stop it on {other.name} first.",
+                f"It is {elsewhere.state} on {there.name}: it must never run twice.",
+                f"Stop it on {there.name} first.",
             )
         here.start(self.move.server, paused=True)
         deadline = time.monotonic() + WIRING_TIMEOUT_SECONDS

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from cellmove.errors import StepFailed
-from cellmove.steps.base import Finding, Saved, Side, Status, Step, host_of
+from cellmove.steps.base import Finding, Saved, Side, Status, Step, host_of, other
 
 if TYPE_CHECKING:
     from cellmove.cloud import Cloud
@@ -67,14 +67,22 @@ class _ActivateBindings(Step):
 
     def inspect(self, cloud: Cloud) -> Finding:
         host = host_of(self.move, self.side).name
-        done = all(_is_bound(cloud, port.id, host) for port in self.move.ports)
-        return Finding(Status.DONE if done else Status.TODO)
+        if all(_is_active(cloud, port.id, host) for port in self.move.ports):
+            return Finding(Status.DONE)
+        bindings = {port.id: _binding(cloud, port.id, host) for port in self.move.ports}
+        usable = [port for port, b in bindings.items() if b and b.vif_type not in UNUSABLE]
+        return Finding(Status.TODO, saved={"usable": usable})
 
     def execute(self, cloud: Cloud) -> None:
-        _activate(cloud, self, self.side)
+        for port in self.move.ports:
+            _activate(cloud, port.id, host_of(self.move, self.side).name)
 
     def undo(self, cloud: Cloud, saved: Saved) -> None:
-        _activate(cloud, self, "source" if self.side == "target" else "target")
+        here = host_of(self.move, self.side).name
+        for port in self.move.ports:
+            _activate(cloud, port.id, host_of(self.move, other(self.side)).name)
+            if port.id in saved.get("usable", ()):
+                _renew(cloud, port.id, here)
 
 
 class ActivateTargetBindings(_ActivateBindings):
@@ -131,25 +139,29 @@ def _binding(cloud: Cloud, port: str, host: str) -> Binding | None:
     return next((b for b in cloud.network.bindings(port) if b.host == host), None)
 
 
-def _is_bound(cloud: Cloud, port: str, host: str) -> bool:
+def _is_active(cloud: Cloud, port: str, host: str) -> bool:
     found = _binding(cloud, port, host)
     return found is not None and found.active and found.vif_type not in UNUSABLE
 
 
-def _activate(cloud: Cloud, step: Step, side: Side) -> None:
-    host = host_of(step.move, side).name
-    for port in step.move.ports:
-        if _is_bound(cloud, port.id, host):
-            continue
-        if _binding(cloud, port.id, host) is None:
-            continue  # the port was deleted, or never bound there: nothing to send back
-        cloud.network.activate(port.id, host)
-        if not _is_bound(cloud, port.id, host):
-            # A binding that was active before comes back `unbound` (Neutron 21).
-            cloud.network.rebind(port.id, host)
-        if not _is_bound(cloud, port.id, host):
-            raise StepFailed(
-                f"Port {port.id} is not bound at {host}.",
-                "Neutron activated the binding but shows it as unbound.",
-                f"Look at the port's bindings and the layer-2 agent of {host}.",
-            )
+def _activate(cloud: Cloud, port: str, host: str) -> None:
+    if _is_active(cloud, port, host) or _binding(cloud, port, host) is None:
+        return  # done, or the port is gone or was never bound there: nothing to send
+    cloud.network.activate(port, host)
+    if not _is_active(cloud, port, host):
+        # A binding that was active before comes back `unbound` (Neutron 21).
+        cloud.network.rebind(port, host)
+    if not _is_active(cloud, port, host):
+        raise StepFailed(
+            f"Port {port} is not bound at {host}.",
+            "Neutron activated the binding but shows it as unbound.",
+            f"Look at the port's bindings and the layer-2 agent of {host}.",
+        )
+
+
+def _renew(cloud: Cloud, port: str, host: str) -> None:
+    """Make an inactive binding anew that Neutron left `unbound` when it stopped being active."""
+    found = _binding(cloud, port, host)
+    if found is not None and not found.active and found.vif_type in UNUSABLE:
+        cloud.network.unbind(port, host)
+        cloud.network.bind(port, host, found.vnic_type, found.profile)

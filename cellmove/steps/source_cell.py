@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from cellmove.dbcopy.database import Rows
 
 
-
 class GuardServer(SourceCellStep):
     """Take the server's `task_state`: the lock that nova-api and nova-compute respect too."""
 
@@ -146,9 +145,7 @@ class BeginAtSource(SourceCellStep):
                 {"status": "migrating"},
                 {"status": "pre-migrating"},
             ),
-            EventStarted(
-                move, "compute_prep_snapshot_based_resize_at_source", move.source.name
-            ),
+            EventStarted(move, "compute_prep_snapshot_based_resize_at_source", move.source.name),
         ]
 
 
@@ -176,9 +173,7 @@ class FinishAtSource(SourceCellStep):
                 {"status": "migrating"},
             ),
             EventFinished(move, "compute_prep_snapshot_based_resize_at_source"),
-            EventStarted(
-                move, "compute_finish_snapshot_based_resize_at_dest", move.target.name
-            ),
+            EventStarted(move, "compute_finish_snapshot_based_resize_at_dest", move.target.name),
         ]
 
 

@@ -52,7 +52,6 @@ class CopyRecords(Step):
             delete_records(rows, self.move.server)
 
 
-
 class WriteTargetClaim(TargetCellStep):
     """Claim the target host by rows alone: its resource tracker counts them at its next audit."""
 
@@ -121,9 +120,7 @@ class BeginAtTarget(TargetCellStep):
                 {"task_state": "resize_prep"},
             ),
             Change("instance_extra", self.owned_row, {"flavor": flavors}),
-            EventStarted(
-                move, "compute_finish_snapshot_based_resize_at_dest", move.target.name
-            ),
+            EventStarted(move, "compute_finish_snapshot_based_resize_at_dest", move.target.name),
         ]
 
 

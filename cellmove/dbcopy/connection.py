@@ -1,0 +1,148 @@
+"""The way to a database: an engine with deadlines, and its errors in our own words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+
+from cellmove import errors
+
+CONNECT_TIMEOUT_SECONDS = 10
+ANSWER_TIMEOUT_SECONDS = 60
+LOCK_TIMEOUT_SECONDS = 5
+ROWS_PER_STATEMENT = 5000
+_CONFLICTS = {
+    1020: "a row changed since the transaction began",
+    1062: "a row with the same unique key exists",
+    1205: f"another transaction held a lock for more than {LOCK_TIMEOUT_SECONDS} s",
+    1213: "another transaction deadlocked with this one",
+    1451: "other rows still refer to the row",
+    1452: "the row refers to one that does not exist",
+}
+"""MariaDB's error codes after which nothing was written and looking again makes sense."""
+_LOST = {1047, 1053, 1927, 2003, 2006, 2013, 2014, 2055}
+"""MariaDB's and PyMySQL's error codes of a connection that is no more."""
+_SENSELESS_TO_RETRY = {1044, 1045, 1049, 1698}
+"""Wrong user, password or database name."""
+
+
+class Denied(errors.Unreachable):
+    """The database is there and does not let us in."""
+
+
+@contextmanager
+def translated(name: str) -> Iterator[None]:
+    """Turn what the driver raises into our errors, without SQL, values or URL."""
+    try:
+        yield
+    except DBAPIError as error:
+        raise _translation(name, error) from error
+    except (SQLAlchemyError, TypeError) as error:
+        raise errors.StepFailed(
+            f"{name} could not be asked.",
+            f"SQLAlchemy says {type(error).__name__}.",
+            "Check the options in the database's URL; this may also be a defect of cellmove.",
+        ) from error
+
+
+def _translation(name: str, error: DBAPIError) -> errors.CellmoveError:
+    code, text = _code_and_text(error)
+    seen = f"The database says: {text}."
+    if code in _SENSELESS_TO_RETRY:
+        return Denied(f"{name} does not let us in.", seen, "Check the account and its grants.")
+    if code in _CONFLICTS or _is_sqlite_conflict(error):
+        why = _CONFLICTS.get(code, "another record is in the way")
+        do = "Nothing was written; look at the server, then try again."
+        return errors.Conflict(f"{name} refused a change: {why}.", seen, do)
+    if code in _LOST or error.connection_invalidated:
+        return errors.Unreachable(
+            f"{name} cannot be reached.",
+            seen,
+            "Nothing was written; check the way to it.",
+        )
+    return errors.StepFailed(
+        f"{name} refused a statement.",
+        seen,
+        "Check the account's grants (`cellmove check`).",
+    )
+
+
+def _code_and_text(error: DBAPIError) -> tuple[int, str]:
+    arguments: tuple[Any, ...] = getattr(error.orig, "args", ())
+    if len(arguments) > 1 and isinstance(arguments[0], int):
+        return arguments[0], str(arguments[1]).rstrip(".")
+    return 0, str(error.orig).rstrip(".")
+
+
+def _is_sqlite_conflict(error: DBAPIError) -> bool:
+    if isinstance(error, sa.exc.IntegrityError):
+        return True
+    return "database is locked" in str(error.orig)
+
+
+def open_engine(url: sa.URL | str, name: str) -> sa.Engine:
+    """An engine for this URL; nothing is connected yet.
+
+    Raises:
+        Refused: the URL cannot be read, or is no MariaDB's or MySQL's (or SQLite's, for tests).
+    """
+    try:
+        parsed = sa.make_url(url)
+        if parsed.get_backend_name() == "sqlite":
+            engine = sa.create_engine(parsed, hide_parameters=True)
+            event.listen(engine, "connect", _prepare_sqlite)
+            return engine
+        if parsed.get_backend_name() in ("mysql", "mariadb"):
+            return _mysql_engine(parsed)
+    except (ArgumentError, ImportError):
+        raise refused_url(name) from None
+    raise refused_url(name)
+
+
+def refused_url(name: str) -> errors.Refused:
+    """The error for a URL that cannot be used; it shows nothing of it."""
+    return errors.Refused(
+        f"The URL of {name} cannot be used.",
+        "It should read mysql+pymysql://USER:PASSWORD@HOST:PORT/DATABASE (it is not shown: "
+        "it may hold a password).",
+        "Correct it where it is configured, or in `cell_mappings`.",
+    )
+
+
+def _mysql_engine(url: sa.URL) -> sa.Engine:
+    # nova's URLs name its own driver, often charset=utf8, and oslo.db's plugins. utf8mb4 holds
+    # whatever a column can hold.
+    plain = url.set(drivername="mysql+pymysql").difference_update_query(["plugin"])
+    return sa.create_engine(
+        plain.update_query_dict({"charset": "utf8mb4"}),
+        isolation_level="REPEATABLE READ",
+        hide_parameters=True,
+        pool_size=2,
+        max_overflow=8,
+        pool_recycle=600,
+        # close() rolls back what is open: one more round trip at each return buys nothing.
+        pool_reset_on_return=None,
+        insertmanyvalues_page_size=ROWS_PER_STATEMENT,
+        connect_args={
+            "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+            "read_timeout": ANSWER_TIMEOUT_SECONDS,
+            "write_timeout": ANSWER_TIMEOUT_SECONDS,
+            # TRADITIONAL, as nova has it: a value that does not fit is an error, never cut.
+            "init_command": (
+                f"SET SESSION innodb_lock_wait_timeout = {LOCK_TIMEOUT_SECONDS}, "
+                "sql_mode = 'TRADITIONAL'"
+            ),
+        },
+    )
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    # Transactions are begun by us, explicitly; foreign keys are off unless asked for.
+    connection.isolation_level = None
+    for pragma in ("foreign_keys = ON", "journal_mode = WAL", "synchronous = OFF"):
+        connection.execute(f"PRAGMA {pragma}")

@@ -1,0 +1,227 @@
+"""The fake cloud: two cells of two hosts each, one server to move, and neighbours to leave alone.
+
+The databases are real SQLite files under the real record code; the services and hypervisors are
+held to the real ones by the contract suite and the lab.
+"""
+
+from __future__ import annotations
+
+import copy
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cellmove.cloud import Cloud
+from cellmove.dbcopy.database import Database, now
+from cellmove.intake import Actor, intake_confirm, intake_resize, intake_revert
+from cellmove.journal import Verb
+from cellmove.model import Allocations, Move, Port, Transfer
+from cellmove.steps.allocations import amounts
+from cellmove.steps.base import Saved, Status, Step
+from tests.fakes.databases import (
+    C1,
+    CELL1,
+    HOSTS,
+    NEIGHBOURS,
+    PROJECT,
+    USER,
+    add_server,
+    fake_databases,
+    port_of,
+    snapshot,
+)
+from tests.fakes.hypervisor import FakeFile, FakeHosts
+from tests.fakes.network import FakeNetwork
+from tests.fakes.placement import FakePlacement, Inventory
+from tests.fakes.trap import Trap
+
+SERVER = "11111111-2222-4333-8444-555555555555"
+ACTOR = Actor(user_id="admin-user", project_id="admin-project", conductor="conductor-1")
+REQUESTS: dict[Verb, str] = {
+    "resize": "req-00000000-0000-4000-8000-000000000001",
+    "confirm": "req-00000000-0000-4000-8000-000000000002",
+    "revert": "req-00000000-0000-4000-8000-000000000003",
+}
+CONTENT = b"what the guest wrote" * 100
+GIB = 1024**3
+CLOCKS = ("updated_at", "last_seen_up")
+
+DOMAIN = """<domain type='qemu'>
+  <name>{name}</name>
+  <uuid>{server}</uuid>
+  <memory unit='KiB'>131072</memory>
+  <currentMemory unit='KiB'>131072</currentMemory>
+  <vcpu>1</vcpu>
+  <os><type arch='x86_64' machine='pc-i440fx-7.2'>hvm</type></os>
+  <devices>
+    <disk type='file' device='disk'>
+      <driver name='qemu' type='qcow2' cache='none'/>
+      <source file='/var/lib/nova/instances/{server}/disk'/>
+      <target dev='vda' bus='virtio'/>
+    </disk>
+    <interface type='ethernet'>
+      <mac address='{mac}'/>
+      <target dev='{device}'/>
+      <model type='virtio'/>
+    </interface>
+  </devices>
+</domain>
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A world put aside."""
+
+    databases: Mapping[str, sqlite3.Connection]
+    ports: Any
+    consumers: Any
+    hosts: Any
+
+
+class World:
+    """The fake cloud with its server on cmp1a, before anything is done to it."""
+
+    def __init__(self, folder: Path, vm_state: str = "active") -> None:
+        self.trap = Trap()
+        self.progress: list[Transfer] = []
+        self.api, self.cells = fake_databases(folder)
+        self.hosts = FakeHosts(HOSTS)
+        self.network = FakeNetwork(wire=self._is_wired)
+        self.placement = FakePlacement()
+        cell = self.cells[CELL1.uuid]
+        power_state = 1 if vm_state == "active" else 4
+        add_server(
+            self.api, cell, uuid=SERVER, host="cmp1a", vm_state=vm_state, power_state=power_state
+        )
+        self._add_providers()
+        self._add_guest(SERVER, "cmp1a", running=vm_state == "active")
+        for host, neighbour in NEIGHBOURS.items():
+            self._add_guest(neighbour, host, running=True)
+
+    @property
+    def cloud(self) -> Cloud:
+        """What the steps see: each call through it is counted and may be trapped."""
+        return Cloud(
+            api=self.trap.around(self.api),
+            cells={uuid: self.trap.around(cell) for uuid, cell in self.cells.items()},
+            network=self.trap.around(self.network),
+            placement=self.trap.around(self.placement),
+            hosts=self.trap.around(self.hosts),
+            progress=self.progress.append,
+        )
+
+    def move(self, verb: Verb, flavor: str | None = "c2") -> Move:
+        """The move of this verb, as intake makes it now."""
+        if verb == "resize":
+            return intake_resize(
+                self.cloud,
+                SERVER,
+                flavor=flavor,
+                to_host="cmp2a",
+                to_cell=None,
+                actor=ACTOR,
+                request_id=REQUESTS[verb],
+            )
+        intake = intake_confirm if verb == "confirm" else intake_revert
+        return intake(self.cloud, SERVER, actor=ACTOR, request_id=REQUESTS[verb])
+
+    def save(self) -> State:
+        """The whole world, to be loaded again."""
+        kept = {}
+        for name, database in self._databases().items():
+            with closing(sqlite3.connect(str(database._engine.url.database))) as file:
+                kept[name] = sqlite3.connect(":memory:")
+                file.backup(kept[name])
+        return State(
+            kept,
+            copy.deepcopy(self.network._ports),
+            copy.deepcopy(self.placement._consumers),
+            copy.deepcopy(self.hosts.by_name),
+        )
+
+    def load(self, state: State) -> None:
+        """Put the world back to a saved state."""
+        for name, database in self._databases().items():
+            with closing(sqlite3.connect(str(database._engine.url.database))) as file:
+                state.databases[name].backup(file)
+        self.network._ports = copy.deepcopy(state.ports)
+        self.placement._consumers = copy.deepcopy(state.consumers)
+        self.hosts.by_name = copy.deepcopy(state.hosts)
+        self.trap.arm(0, "before")
+        for cell in self.cells.values():
+            with cell.write() as rows:
+                rows.change("services", {"last_seen_up": now()}, expect=None, deleted=0)
+
+    def _databases(self) -> dict[str, Database]:
+        return {"api": self.api, **self.cells}
+
+    def snapshot(self) -> dict[str, Any]:
+        """All there is, but for when a row was last written."""
+        return {
+            **{name: _timeless(database) for name, database in self._databases().items()},
+            "network": self.network.snapshot(),
+            "placement": self.placement.snapshot(),
+            "hosts": self.hosts.snapshot(),
+        }
+
+    def _is_wired(self, port: str, host: str) -> bool:
+        hypervisor = self.hosts.by_name[host]
+        return any(ids["iface-id"] == port for ids in hypervisor.ports.values())
+
+    def _add_providers(self) -> None:
+        for cell in self.cells.values():
+            with cell.read() as rows:
+                for node in rows.all("compute_nodes"):
+                    room = {"VCPU": 16, "MEMORY_MB": 4096, "DISK_GB": 100}
+                    inventory = {name: Inventory(total) for name, total in room.items()}
+                    self.placement.add_provider(node["uuid"], inventory)
+
+    def _add_guest(self, server: str, host: str, *, running: bool) -> None:
+        known = port_of(server, host)
+        port = self.network.add_port(
+            server, host, id=known.id, mac=known.mac, details=known.details
+        )
+        self._define(server, host, port, running=running)
+        with self.cells[HOSTS[host].uuid].read() as rows:
+            node = rows.all("compute_nodes", host=host)[0]
+        held = {node["uuid"]: amounts(C1)}
+        self.placement.replace([Allocations(server, held, None, PROJECT, USER)])
+
+    def _define(self, server: str, host: str, port: Port, *, running: bool) -> None:
+        with self.cells[HOSTS[host].uuid].read() as rows:
+            row = rows.all("instances", uuid=server)[0]
+        xml = DOMAIN.format(
+            name="instance-%08x" % row["id"], server=server, mac=port.mac, device=port.device
+        )
+        hypervisor = self.hosts.by_name[host]
+        hypervisor.plug(server, port)
+        disk = FakeFile("qcow2", 2 * GIB, CONTENT + server.encode())
+        hypervisor.add_guest(xml, {"disk": disk}, running=running)
+
+
+def perform(step: Step, world: World) -> tuple[bool, Saved]:
+    """Do a step as the conductor does: whether it was ours to do, and what its first look kept."""
+    look = step.inspect(world.cloud)
+    assert look.status is not Status.BLOCKED, look.why
+    if look.status is Status.DONE:
+        return False, {}
+    step.execute(world.cloud)
+    after = step.inspect(world.cloud)
+    assert after.status is Status.DONE, (step.name, after)
+    return True, look.saved
+
+
+def _timeless(database: Any) -> dict[str, list[dict[str, Any]]]:
+    """A database's rows without the times that move by themselves."""
+    with database.read() as rows:
+        return {
+            table: [
+                {name: value for name, value in row.items() if name not in CLOCKS}
+                for row in rows.all(table)
+            ]
+            for table in snapshot(database)
+        }
