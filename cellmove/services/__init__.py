@@ -1,0 +1,1 @@
+"""The HTTP neighbours: one thin class for each service of the cloud."""

@@ -1,0 +1,140 @@
+"""Neutron: a server's ports, and the bindings that say on which host each of them works."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cellmove.errors import Refused, StepFailed
+from cellmove.model import Binding, Port
+from cellmove.services.service import Answer, Service
+
+
+class Neutron:
+    """`cloud.Network` over HTTP; wants an administrator's token.
+
+    Neutron 21: plugins/ml2/plugin.py, extension `binding-extended`.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def has_extension(self, alias: str) -> bool:
+        """Whether Neutron has loaded this API extension."""
+        return self._service.get(f"/extensions/{alias}").ok
+
+    def ports(self, server: str) -> tuple[Port, ...]:
+        """All ports whose device is this server, ordered by id.
+
+        Raises:
+            Refused: Neutron hides the bindings, so we are no administrator.
+        """
+        answer = self._service.get("/ports", device_id=server)
+        return tuple(sorted(map(_port, answer.body["ports"]), key=lambda port: port.id))
+
+    def bindings(self, port: str) -> tuple[Binding, ...]:
+        """All bindings of a port, ordered by host; empty when the port is gone."""
+        answer = self._service.get(f"/ports/{port}/bindings")
+        if answer.status == 404:
+            return ()
+        found = _done(answer, f"The bindings of port {port} could not be read.")["bindings"]
+        return tuple(sorted(map(_binding, found), key=lambda binding: binding.host))
+
+    def bind(self, port: str, host: str, vnic_type: str, profile: Mapping[str, object]) -> Binding:
+        """Create an inactive binding; the binding of that host when there is one already.
+
+        Raises:
+            StepFailed: Neutron cannot bind the port there (it answers 500 for a host without
+                a live agent), or the port is gone.
+        """
+        wanted = {"host": host, "vnic_type": vnic_type, "profile": dict(profile)}
+        answer = self._service.send("POST", f"/ports/{port}/bindings", {"binding": wanted})
+        if answer.status == 409:
+            there = self._binding(port, host)
+            if there is not None:
+                return there
+        what = f"Neutron did not bind port {port} on {host}."
+        return _binding(
+            _done(answer, what, f"See that the network agent of {host} is up.")["binding"]
+        )
+
+    def activate(self, port: str, host: str) -> None:
+        """Make this host's binding the active one; nothing happens when it is.
+
+        The other one becomes inactive and `unbound`, and the port is DOWN until the host's
+        agent finds its device.
+        """
+        answer = self._service.send("PUT", f"/ports/{port}/bindings/{host}/activate")
+        if answer.status == 409 and answer.code == "PortBindingAlreadyActive":
+            return
+        _done(answer, f"Neutron did not activate the binding of port {port} on {host}.")
+
+    def rebind(self, port: str, host: str) -> None:
+        """Bind the active binding anew on its host: a re-activated one stays `unbound` (Zed).
+
+        Raises:
+            StepFailed: the host's binding is not the active one, and this would make a second.
+        """
+        what = f"Neutron did not bind port {port} anew on {host}."
+        there = self._binding(port, host)
+        if there is None or not there.active:
+            raise StepFailed(what, "Its active binding is elsewhere.", "Activate it first.")
+        body = {"port": {"binding:host_id": host}}
+        _done(self._service.send("PUT", f"/ports/{port}", body), what)
+
+    def unbind(self, port: str, host: str) -> None:
+        """Delete this host's binding; nothing happens when there is none.
+
+        Raises:
+            StepFailed: it is the active one (Neutron would allow that and leave the port unbound).
+        """
+        there = self._binding(port, host)
+        if there is None:
+            return
+        what = f"The binding of port {port} on {host} was not deleted."
+        if there.active:
+            raise StepFailed(what, "It is the active one.", "Activate another host's first.")
+        answer = self._service.send("DELETE", f"/ports/{port}/bindings/{host}")
+        if answer.status != 404:
+            _done(answer, what)
+
+    def _binding(self, port: str, host: str) -> Binding | None:
+        return next((b for b in self.bindings(port) if b.host == host), None)
+
+
+def _done(answer: Answer, what: str, do: str = "See Neutron's log.") -> Mapping[str, Any]:
+    if not answer.ok:
+        raise StepFailed(what, f"It answered {answer.message}.", do)
+    return answer.body
+
+
+def _port(found: Mapping[str, Any]) -> Port:
+    if "binding:host_id" not in found:
+        raise Refused(
+            f"Neutron hides where port {found['id']} is bound.",
+            "Its answer has no binding:host_id.",
+            "Sign in as an administrator.",
+        )
+    return Port(
+        id=found["id"],
+        mac=found["mac_address"],
+        host=found["binding:host_id"],
+        status=found["status"],
+        vif_type=found["binding:vif_type"],
+        vnic_type=found["binding:vnic_type"],
+        profile=found["binding:profile"] or {},
+        details=found["binding:vif_details"] or {},
+        has_resource_request=bool(found.get("resource_request")),
+        is_trunk_parent=bool(found.get("trunk_details")),
+    )
+
+
+def _binding(found: Mapping[str, Any]) -> Binding:
+    return Binding(
+        host=found["host"],
+        active=found["status"] == "ACTIVE",
+        vif_type=found["vif_type"],
+        vnic_type=found["vnic_type"],
+        profile=found["profile"] or {},
+        details=found["vif_details"] or {},
+    )

@@ -1,0 +1,183 @@
+"""Calling one service of the cloud: answers, and what becomes of every way to get none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from cellmove.errors import CellmoveError, Refused, StepFailed, Unknown, Unreachable
+
+if TYPE_CHECKING:
+    from keystoneauth1.adapter import Adapter
+
+CONNECT_SECONDS = 10.0
+READ_RETRIES = 2
+GATEWAY_ERRORS = (502, 503, 504)
+"""What a proxy in front of a service answers: whether the service did it, nobody knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a service answered."""
+
+    status: int
+    body: Mapping[str, Any]
+
+    @property
+    def ok(self) -> bool:
+        return self.status < 400
+
+    @property
+    def code(self) -> str:
+        """The error's machine-readable name: Placement's `code`, Neutron's `type`; else empty."""
+        return self._error()[0]
+
+    @property
+    def message(self) -> str:
+        """What the service says about the error, on one line."""
+        text = self._error()[1] or "no explanation"
+        return f"{self.status}: {' '.join(text.split())[:300]}"
+
+    def _error(self) -> tuple[str, str]:
+        if errors := self.body.get("errors"):  # Placement 1.23 and later
+            return str(errors[0].get("code", "")), str(errors[0].get("detail", ""))
+        for error in self.body.values():  # Neutron, Keystone: one key that names the kind
+            if isinstance(error, Mapping) and "message" in error:
+                return str(error.get("type", "")), str(error["message"])
+        return "", ""
+
+
+class Service(Protocol):
+    """One service's API: JSON in, JSON out; a path begins behind the API's version."""
+
+    def get(self, path: str, **query: str) -> Answer:
+        """Read, again when nobody answers.
+
+        Raises:
+            Refused: the cloud does not let us (401, 403).
+            Unreachable: no answer, or only errors of a server (5xx).
+        """
+        ...
+
+    def send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Answer:
+        """Write, once. Without `body` nothing is sent as one.
+
+        Raises:
+            StepFailed: the cloud does not let us (401, 403); nothing was written.
+            Unknown: the answer did not come, so whether it was done is not known.
+            Unreachable: the request could not be delivered, so it was not done.
+        """
+        ...
+
+
+class HttpService:
+    """A `Service` over a keystoneauth adapter, which knows endpoint, token and microversion."""
+
+    def __init__(self, name: str, adapter: Adapter, answer_seconds: float) -> None:
+        self._name = name
+        self._adapter = adapter
+        self._timeout = (CONNECT_SECONDS, answer_seconds)
+
+    def get(self, path: str, **query: str) -> Answer:
+        answer = self._request(
+            "GET",
+            path,
+            self._unreachable,
+            Refused,
+            params=query,
+            connect_retries=READ_RETRIES,
+            status_code_retries=READ_RETRIES,
+            retriable_status_codes=list(GATEWAY_ERRORS),
+        )
+        if answer.status >= 500:
+            raise self._unreachable(f"It answered {answer.message}.")
+        return answer
+
+    def send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Answer:
+        def lost(seen: str) -> CellmoveError:
+            return Unknown(
+                f"{self._name} did not say whether {method} {path} was done.",
+                seen,
+                "Look at what is there before going on.",
+            )
+
+        payload = {} if body is None else {"json": body}
+        answer = self._request(method, path, lost, StepFailed, **payload)
+        if answer.status in GATEWAY_ERRORS:
+            raise lost(f"It answered {answer.message}.")
+        return answer
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        lost: Callable[[str], CellmoveError],
+        forbidden: type[CellmoveError],
+        **options: Any,
+    ) -> Answer:
+        from keystoneauth1 import exceptions as ks
+
+        try:
+            response = self._adapter.request(
+                path, method, raise_exc=False, timeout=self._timeout, **options
+            )
+        except ks.Unauthorized as error:  # the token ran out, and there is no new one
+            raise forbidden(*sign_in_failed(error)) from error
+        except ks.ClientException as error:
+            seen = f"{line(error)}."
+            raise (self._unreachable(seen) if _never_sent(error) else lost(seen)) from error
+        answer = Answer(response.status_code, _json(response))
+        if answer.status in (401, 403):
+            raise forbidden(
+                f"{self._name} does not let us {method} {path}.",
+                f"It answered {answer.message}.",
+                "Sign in as an administrator, or have the service's policy changed.",
+            )
+        return answer
+
+    def _unreachable(self, seen: str) -> CellmoveError:
+        return Unreachable(
+            f"{self._name} cannot be reached.", seen, "Try again when the service answers."
+        )
+
+
+def sign_in_failed(error: Exception) -> tuple[str, str, str]:
+    """What to say when the cloud does not take our credentials, at first or later."""
+    return (
+        "Signing in to the cloud failed.",
+        f"{line(error)}.",
+        "Check user, password and project of the cloud in clouds.yaml.",
+    )
+
+
+def _never_sent(error: BaseException) -> bool:
+    """Whether no connection came about at all, so that no request can have arrived."""
+    from requests.exceptions import ConnectTimeout
+    from urllib3.exceptions import NewConnectionError
+
+    return any(isinstance(cause, ConnectTimeout | NewConnectionError) for cause in causes(error))
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, and what led to it, back to the first."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def line(error: Exception) -> str:
+    """The error on one line, without the pile of causes that requests and urllib3 put into it."""
+    text = " ".join(str(error).split()).partition(": HTTP")[0]
+    *_, root = causes(error)
+    if isinstance(root, OSError) and root.strerror:
+        text = f"{text}: {root.strerror}"
+    return text[:300].rstrip(".")
+
+
+def _json(response: Any) -> Mapping[str, Any]:
+    try:
+        body = response.json()
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}

@@ -1,0 +1,147 @@
+"""Signing in to an OpenStack cloud, as openstacksdk does."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from cellmove.errors import Refused, Unreachable
+from cellmove.services.service import HttpService, Service, causes, line, sign_in_failed
+
+if TYPE_CHECKING:
+    from keystoneauth1.plugin import BaseAuthPlugin
+    from openstack.config.cloud_region import CloudRegion
+
+__all__ = ["Identity", "Service", "Session", "sign_in"]
+
+T = TypeVar("T")
+
+ANSWER_SECONDS = 60.0
+"""How long a service may take to answer, unless `api_timeout` of clouds.yaml says otherwise."""
+VERSION_PATHS = {"image": "/v2", "network": "/v2.0"}
+"""Service type -> path of its only version, with which catalogs name it or not."""
+
+for _name in ("keystoneauth", "openstack"):  # what they would warn of, our errors say
+    logging.getLogger(_name).addHandler(logging.NullHandler())
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who we are to the cloud: written to the records that name an actor."""
+
+    user_id: str
+    project_id: str
+    roles: frozenset[str]
+
+
+class Session:
+    """Signed in to one cloud, for one command: every call bears the same request id."""
+
+    def __init__(self, region: CloudRegion, who: Identity) -> None:
+        self.who = who
+        self._region = region
+
+    def service(self, kind: str, microversion: str | None = None) -> Service:
+        """The service of this type (`network`, `placement`...) where the catalog has it.
+
+        `microversion` is the one that every call asks for.
+
+        Raises:
+            Unreachable: the catalog does not have it.
+        """
+        from keystoneauth1.adapter import Adapter
+
+        region = self._region
+        adapter = Adapter(
+            region.get_session(),
+            service_type=region.get_service_type(kind),
+            service_name=region.get_service_name(kind),
+            interface=region.get_interface(kind),
+            region_name=region.get_region_name(kind),
+            endpoint_override=region.get_endpoint(kind),
+            default_microversion=microversion,
+        )
+        endpoint = _signing_in(adapter.get_endpoint) or ""
+        version = VERSION_PATHS.get(kind, "")
+        adapter.endpoint_override = endpoint.rstrip("/").removesuffix(version) + version
+        return HttpService(kind, adapter, float(region.config["api_timeout"]))
+
+
+def sign_in(cloud: str | None, request_id: str, service_cloud: str | None = None) -> Session:
+    """Sign in as openstacksdk does: clouds.yaml and OS_* variables.
+
+    Args:
+        cloud: name in clouds.yaml; None: what OS_CLOUD or the OS_* variables say.
+        request_id: `req-<uuid>`, the global request id in every service's log.
+        service_cloud: another name in clouds.yaml, whose token goes along as X-Service-Token:
+            Cinder lets an attachment in use be deleted only with one (CVE-2023-2088).
+
+    Raises:
+        Refused: no such cloud, or it does not take our password.
+        Unreachable: Keystone does not answer.
+    """
+
+    def attempt() -> Session:
+        region = _region(cloud)
+        session = region.get_session()
+        session.additional_headers["X-Openstack-Request-Id"] = request_id
+        user = region.get_auth()
+        access = user.get_access(session)  # type: ignore[union-attr]
+        if service_cloud is not None:
+            service = _region(service_cloud).get_auth()
+            service.get_token(session)  # type: ignore[union-attr]
+            session.auth = _with_service_token(user, service)  # type: ignore[arg-type]
+        who = Identity(access.user_id, access.project_id or "", frozenset(access.role_names))
+        return Session(region, who)
+
+    return _signing_in(attempt)
+
+
+def _region(cloud: str | None) -> CloudRegion:
+    """Read the configuration only: nothing is sent."""
+    from openstack.config import OpenStackConfig
+
+    with warnings.catch_warnings():  # openstacksdk 4.22 warns of its own defaults (InfluxDB)
+        warnings.simplefilter("ignore", PendingDeprecationWarning)
+        region = OpenStackConfig(app_name="cellmove").get_one(cloud=cloud)
+    if region.config.get("api_timeout") is None:
+        region.config["api_timeout"] = ANSWER_SECONDS
+    return region
+
+
+def _with_service_token(user: BaseAuthPlugin, service: BaseAuthPlugin) -> BaseAuthPlugin:
+    from keystoneauth1.service_token import ServiceTokenAuthWrapper
+
+    return ServiceTokenAuthWrapper(user_auth=user, service_auth=service)
+
+
+def _signing_in(attempt: Callable[[], T]) -> T:
+    """Run what may read clouds.yaml or ask Keystone; its failures as cellmove's errors."""
+    from keystoneauth1 import exceptions as ks
+    from openstack.exceptions import SDKException
+
+    try:
+        return attempt()
+    except ks.CatalogException as error:
+        raise Unreachable(
+            "The cloud's catalog does not have a service that we need.",
+            f"{line(error)}.",
+            "Check region_name and interface of the cloud in clouds.yaml.",
+        ) from error
+    except ks.ClientException as error:
+        if not any(isinstance(cause, ks.ConnectionError) for cause in causes(error)):
+            raise Refused(*sign_in_failed(error)) from error
+        raise Unreachable(
+            "Keystone cannot be reached.",
+            f"{line(error)}.",
+            "Check auth_url in clouds.yaml and the way to it from this machine.",
+        ) from error
+    except SDKException as error:
+        raise Refused(
+            "The cloud to sign in to is not configured.",
+            f"{line(error)}.",
+            "Name a cloud of clouds.yaml, or set the OS_* variables.",
+        ) from error

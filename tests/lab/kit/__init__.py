@@ -1,0 +1,1 @@
+"""What the lab tests stand on: the lab's clouds, hosts, databases and guests."""

@@ -1,0 +1,147 @@
+"""What is there: every trace of one server, and everything at all for "it changed nothing"."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+from tests.lab.kit.guest import INSTANCES
+from tests.lab.kit.places import HYPERVISORS, host_run, sql
+
+CELLS = {"cell1": "nova_cell1", "cell2": "nova_cell2"}
+"""Server of the lab -> its schema."""
+SCHEMAS = [*CELLS.items(), *(("api", name) for name in ("nova_api", "neutron", "placement"))]
+OF_THE_SERVICES = {"services", "compute_nodes", "agents", "inventories", "resource_providers"}
+"""Tables that the services write by themselves all the time: heartbeats, and what hosts have."""
+OF_THE_SERVICES_TOO = {"instance_info_caches": {"updated_at"}}
+"""Columns of that kind: nova-compute writes the same cache anew every minute."""
+
+
+def columns(server: str, schema: str) -> dict[str, list[str]]:
+    """Table -> its columns."""
+    found: dict[str, list[str]] = {}
+    query = (
+        "SELECT table_name, column_name FROM information_schema.columns"
+        f" WHERE table_schema = '{schema}' ORDER BY table_name, ordinal_position"
+    )
+    for table, column in sql(server, query):
+        found.setdefault(table, []).append(column)
+    return found
+
+
+def rows(database: str, table: str, where: str = "TRUE") -> list[dict[str, Any]]:
+    """Rows of one table, e.g. `rows("cell1.nova_cell1", "instances", "uuid = '...'")`."""
+    server, _, schema = database.partition(".")
+    pairs = ", ".join(f"'{name}', `{name}`" for name in columns(server, schema)[table])
+    query = f"SELECT TO_BASE64(JSON_OBJECT({pairs})) FROM `{table}` WHERE {where}"
+    return [json.loads(_plain(line)) for (line,) in sql(database, query)]
+
+
+def dump_databases() -> dict[str, str]:
+    """`schema.table` -> count and checksum of its rows, less what services write by themselves."""
+    found = {}
+    for server, schema in SCHEMAS:
+        parts = [
+            f"SELECT '{table}', COUNT(*), SUM({_checksum(table, names)}) FROM `{table}`"
+            for table, names in columns(server, schema).items()
+            if table not in OF_THE_SERVICES
+        ]
+        for table, count, checksum in sql(f"{server}.{schema}", " UNION ALL ".join(parts)):
+            found[f"{schema}.{table}"] = f"{count} rows, {checksum}"
+    return found
+
+
+def dump_hosts() -> dict[str, str]:
+    """What a hypervisor has of servers: files and their owners, guests, ports of the bridge."""
+    questions = {
+        "files": ["find", str(INSTANCES), "/var/lib/cellmove", "-printf", r"%p %y %m %u:%g\n"],
+        "guests": ["virsh", "list", "--all", "--uuid", "--name"],
+        "ports": ["ovs-vsctl", "list-ports", "br-int"],
+    }
+    return {
+        f"{host} {what}": "\n".join(sorted(host_run(host, argv).splitlines()))
+        for host in HYPERVISORS
+        for what, argv in questions.items()
+    }
+
+
+def traces(server: str) -> list[str]:
+    """Every trace that a deleted server must not leave, in words.
+
+    nova marks the rows of a deleted server as deleted and keeps them until they are archived, in
+    the cell where it was; such rows are no trace. In another cell not one row may be left.
+    """
+    return [
+        *_rows_left(server),
+        *(f"Neutron has port {port}" for (port,) in _ports(server)),
+        *(f"Placement has allocations of {consumer}" for consumer in _consumers(server)),
+        *(trace for host in HYPERVISORS for trace in _traces_on(host, server)),
+    ]
+
+
+def nothing_left(server: str) -> None:
+    """Fail the test when a deleted server has left anything anywhere."""
+    left = traces(server)
+    assert not left, f"deleted server {server} left: {'; '.join(left)}"
+
+
+def _plain(encoded: str) -> bytes:
+    """A JSON text that came through the mariadb client, which breaks base64 into lines."""
+    return base64.b64decode(encoded.replace("\\n", ""))
+
+
+def _checksum(table: str, names: list[str]) -> str:
+    """SQL of a number that changes with any byte of a row, and does not depend on their order."""
+    kept = [name for name in names if name not in OF_THE_SERVICES_TOO.get(table, set())]
+    row = ", ".join(f"QUOTE(`{name}`)" for name in kept)
+    return f"CAST(CONV(LEFT(MD5(CONCAT_WS(0x1f, {row})), 15), 16, 10) AS UNSIGNED)"
+
+
+def _rows_left(server: str) -> list[str]:
+    left = []
+    for cell, schema in CELLS.items():
+        instance = sql(f"{cell}.{schema}", f"SELECT deleted FROM instances WHERE uuid = '{server}'")
+        if instance:
+            left += [f"{cell} has a living row" for (deleted,) in instance if deleted == "0"]
+            continue
+        parts = [
+            f"SELECT '{table}', COUNT(*) FROM `{table}` WHERE instance_uuid = '{server}'"
+            for table, names in columns(cell, schema).items()
+            if "instance_uuid" in names
+        ]
+        for table, count in sql(f"{cell}.{schema}", " UNION ALL ".join(parts)):
+            left += [f"{cell} has {count} rows in {table}"] * (count != "0")
+    return left
+
+
+def _ports(server: str) -> list[list[str]]:
+    return sql("api.neutron", f"SELECT id FROM ports WHERE device_id = '{server}'")
+
+
+def _consumers(server: str) -> list[str]:
+    """Of the server and of its migrations."""
+    query = f"SELECT uuid FROM migrations WHERE instance_uuid = '{server}'"
+    migrations = [uuid for cell, name in CELLS.items() for (uuid,) in sql(f"{cell}.{name}", query)]
+    names = ", ".join(f"'{name}'" for name in {server, *migrations})
+    query = (
+        f"SELECT consumer_id FROM allocations WHERE consumer_id IN ({names})"
+        f" UNION SELECT uuid FROM consumers WHERE uuid IN ({names})"
+    )
+    return [consumer for (consumer,) in sql("api.placement", query)]
+
+
+def _traces_on(host: str, server: str) -> list[str]:
+    pattern = f"{server}*"
+    questions = {
+        "files": ["find", str(INSTANCES), "-maxdepth", "1", "-name", pattern],
+        "files of cellmove": ["find", "/var/lib/cellmove", "-name", f"*{pattern}"],
+        "an OVS port": ["ovs-vsctl", "--bare", "--columns=name", "find", "Interface",
+                        f"external_ids:vm-uuid={server}"],
+    }  # fmt: skip
+    left = [
+        f"{host} has {what}" for what, argv in questions.items() if host_run(host, argv).strip()
+    ]
+    if server in host_run(host, ["virsh", "list", "--all", "--uuid"]):
+        left.append(f"{host} has the guest")
+    return left

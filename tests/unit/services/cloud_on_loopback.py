@@ -1,0 +1,125 @@
+"""A Keystone and one more service on 127.0.0.1, whose every answer a test writes."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+HANG_UP = 0
+"""As a status: close the connection without an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass
+class LoopbackCloud:
+    """What came in, and what to answer: (method, path) -> (status, body), one after the other."""
+
+    port: int = 0
+    password: str = "a-secret"
+    """What Keystone takes."""
+    requests: list[Request] = field(default_factory=list)
+    answers: dict[tuple[str, str], list[tuple[int, Any]]] = field(default_factory=dict)
+    sleep: Callable[[], object] = lambda: None
+    """Called before each answer of the service."""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def asked(self, path: str) -> list[Request]:
+        """What the service was asked on this path."""
+        return [request for request in self.requests if request.path.partition("?")[0] == path]
+
+    def clouds_yaml(self, **more: object) -> str:
+        auth = {
+            "auth_url": f"{self.url}/identity/v3",
+            "username": "operator",
+            "password": "a-secret",
+            "project_name": "admin",
+            "user_domain_id": "default",
+            "project_domain_id": "default",
+        }
+        clouds: dict[str, object] = {
+            "here": {"auth": auth, "region_name": "R", **more},
+            "nobody": {"auth": {**auth, "password": "wrong"}, "region_name": "R"},
+            "service": {"auth": {**auth, "username": "cellmove"}, "region_name": "R"},
+        }
+        return json.dumps({"clouds": clouds})
+
+    def answer(self, request: Request) -> tuple[int, Any, Mapping[str, str]]:
+        path = request.path.partition("?")[0]
+        if path == "/identity/v3/auth/tokens":
+            return self._token(request)
+        if path.rstrip("/") == "/identity/v3":
+            links = [{"rel": "self", "href": f"{self.url}/identity/v3/"}]
+            return 200, {"version": {"id": "v3.14", "status": "stable", "links": links}}, {}
+        self.sleep()
+        queue = self.answers.get((request.method, path), [(404, {})])
+        status, body = queue.pop(0) if len(queue) > 1 else queue[0]
+        return status, body, {}
+
+    def _token(self, request: Request) -> tuple[int, Any, Mapping[str, str]]:
+        user = json.loads(request.body)["auth"]["identity"]["password"]["user"]
+        if user["password"] != self.password:
+            return 401, {"error": {"code": 401, "message": "Who are you?"}}, {}
+        endpoints = [
+            {"interface": "public", "region": "R", "region_id": "R", "url": url, "id": "e"}
+            for url in (f"{self.url}/network",)
+        ]
+        token = {
+            "methods": ["password"],
+            "issued_at": "2026-01-01T00:00:00.000000Z",
+            "expires_at": "2099-01-01T00:00:00.000000Z",
+            "user": {"id": user["name"], "name": user["name"], "domain": {"id": "default"}},
+            "project": {"id": "p1", "name": "admin", "domain": {"id": "default"}},
+            "roles": [{"id": "r1", "name": "admin"}],
+            "catalog": [{"type": "network", "id": "s", "name": "n", "endpoints": endpoints}],
+        }
+        return 201, {"token": token}, {"X-Subject-Token": f"token-of-{user['name']}"}
+
+
+@contextmanager
+def loopback_cloud() -> Iterator[LoopbackCloud]:
+    cloud = LoopbackCloud()
+
+    class Handler(BaseHTTPRequestHandler):
+        def _serve(self) -> None:
+            length = int(self.headers.get("Content-Length") or 0)
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            request = Request(self.command, self.path, headers, self.rfile.read(length))
+            cloud.requests.append(request)
+            status, body, more = cloud.answer(request)
+            if status == HANG_UP:
+                self.connection.shutdown(socket.SHUT_RDWR)
+                self.close_connection = True
+                return
+            self.send_response(status)
+            for name, value in {"Content-Type": "application/json", **more}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(json.dumps(body).encode())
+
+        def log_request(self, code: object = "", size: object = "") -> None: ...
+
+    for method in ("GET", "POST", "PUT", "DELETE"):
+        setattr(Handler, f"do_{method}", Handler._serve)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        cloud.port = server.server_address[1]
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        yield cloud
+        server.shutdown()
+        thread.join()
