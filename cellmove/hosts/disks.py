@@ -1,0 +1,252 @@
+"""A server's files on a hypervisor: where they are, the commands that handle them, what those say.
+
+Nothing here runs anything. Every command is one that `playbooks/templates/sudoers.j2` allows,
+argument for argument: a change here is a change there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from cellmove.errors import StepFailed
+from cellmove.model import Disk
+
+Argv = tuple[str, ...]
+
+HALF: Final = ".cellmove"
+"""Ending of a disk's file until it is whole."""
+INFO: Final = "disk.info"
+"""nova's note of each disk's format: JSON, path -> format."""
+FORMATS: Final = ("qcow2", "raw")
+
+_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_DISK: Final = re.compile(r"disk(\.[a-z0-9]+)?")
+_PATH: Final = re.compile(r"(/[A-Za-z0-9_][A-Za-z0-9._-]*)+")
+
+
+def as_user(user: str, argv: Sequence[str]) -> Argv:
+    """The command as another user, or not at all: sudo never asks for a password."""
+    return ("sudo", "-n", "-u", user, "--", *argv)
+
+
+def checked_uuid(value: str) -> str:
+    """The value, which is a UUID as nova writes it.
+
+    Raises:
+        StepFailed: it is something else; it must not become part of a path or a command.
+    """
+    return _checked(_UUID, value, "a UUID")
+
+
+def checked_disk(name: str) -> str:
+    """The name, which is one that nova gives to a disk's file.
+
+    Raises:
+        StepFailed: it is something else.
+    """
+    if name == INFO or name.endswith(HALF):
+        raise StepFailed(f"{name} is no disk.", "nova keeps its notes there.", "Name a disk.")
+    return _checked(_DISK, name, "a disk's name")
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where a hypervisor keeps its servers' files."""
+
+    instances_path: str = "/var/lib/nova/instances"
+    """nova's `instances_path`."""
+    socket_path: str = "/var/lib/cellmove"
+    """A directory of ours, which nova may write to: the disks' servers listen there."""
+
+    def __post_init__(self) -> None:
+        for path in (self.instances_path, self.socket_path):
+            _checked(_PATH, path, "an absolute path without special characters")
+
+    def directory(self, server: str) -> str:
+        """The server's instance directory."""
+        return f"{self.instances_path}/{checked_uuid(server)}"
+
+    def disk(self, server: str, name: str) -> str:
+        """Path of a server's disk."""
+        return f"{self.directory(server)}/{checked_disk(name)}"
+
+    def half(self, server: str, name: str) -> str:
+        """Path of a server's disk until it is whole."""
+        return self.disk(server, name) + HALF
+
+    def info(self, server: str) -> str:
+        """Path of nova's note of the disks' formats."""
+        return f"{self.directory(server)}/{INFO}"
+
+    def socket(self, server: str, name: str) -> str:
+        """Where a disk's server listens."""
+        return f"{self.socket_path}/{checked_uuid(server)}-{checked_disk(name)}.sock"
+
+
+def exists(path: str) -> Argv:
+    """Status 0: there is such a directory; 1: there is none."""
+    return ("/usr/bin/test", "-d", path)
+
+
+def listing(directory: str) -> Argv:
+    """Names in a directory, one a line."""
+    return ("/usr/bin/ls", "-1A", directory)
+
+
+def content(path: str) -> Argv:
+    """What a small file says."""
+    return ("/usr/bin/cat", path)
+
+
+def make_directory(directory: str) -> Argv:
+    """Make a directory; twice is once."""
+    return ("/usr/bin/mkdir", "-p", directory)
+
+
+def remove_directory(directory: str) -> Argv:
+    """Delete a directory and all in it; twice is once."""
+    return ("/usr/bin/rm", "-rf", directory)
+
+
+def remove_half(path: str) -> Argv:
+    """Delete what an earlier try left of a disk, even if something still has it open."""
+    return ("/usr/bin/rm", "-f", path)
+
+
+def remove_disk(half: str, path: str) -> Argv:
+    """Delete one disk and what an earlier try left of it; twice is once."""
+    return ("/usr/bin/rm", "-f", half, path)
+
+
+def keep_whole(half: str, path: str) -> Argv:
+    """Give a whole disk its name: at once, as nova does."""
+    return ("/usr/bin/mv", "-T", half, path)
+
+
+def write(path: str) -> Argv:
+    """Write standard input to a file."""
+    return ("/usr/bin/tee", path)
+
+
+def free(path: str) -> Argv:
+    """Room in the file system of a path, in bytes, for who is not root."""
+    return ("df", "--output=avail", "--block-size=1", path)
+
+
+def image_info(path: str, image_format: str | None) -> Argv:
+    """What an image is, its backing files included.
+
+    A guest can write what it likes into a raw disk, also the head of a qcow2 image that names
+    any file of the host: so a known format is named. Only an unknown one is guessed.
+    """
+    guess = ("-f", _checked_format(image_format)) if image_format else ()
+    return ("/usr/bin/qemu-img", "info", "-U", "--backing-chain", "--output=json", *guess, path)
+
+
+def image_create(path: str, image_format: str, size_bytes: int) -> Argv:
+    """Make an empty image without a backing file."""
+    size = str(int(size_bytes))
+    return ("/usr/bin/qemu-img", "create", "-q", "-f", _checked_format(image_format), path, size)
+
+
+def image_server(path: str, image_format: str, socket: str, *, read_only: bool) -> Argv:
+    """Serve an image to one client, and end when it hangs up (both are qemu-nbd's default)."""
+    image = ("--format=" + _checked_format(image_format), "--cache=none", "--socket=" + socket)
+    return ("/usr/bin/qemu-nbd", *(("--read-only",) if read_only else ()), *image, path)
+
+
+def disk_names(listed: str) -> tuple[str, ...]:
+    """The whole disks among the names that `listing` gave."""
+    names = (name for name in listed.splitlines() if _DISK.fullmatch(name))
+    return tuple(sorted(name for name in names if name != INFO and not name.endswith(HALF)))
+
+
+def disk_of(name: str, info: str) -> Disk:
+    """The disk that `image_info` described.
+
+    Raises:
+        StepFailed: what it said is not understood, or the image has parts that would stay behind.
+    """
+    try:
+        chain = json.loads(info)
+        top = chain[0]
+        if top.get("encrypted") or _data(top).get("data-file"):
+            raise StepFailed(
+                f"{name} cannot be moved.",
+                "It is encrypted or has a data file.",
+                "Move it by hand.",
+            )
+        return Disk(
+            name=name,
+            format=str(top["format"]),
+            size_bytes=int(top["virtual-size"]),
+            allocated_bytes=sum(int(image.get("actual-size", 0)) for image in chain),
+        )
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise _not_understood("qemu-img info", info) from error
+
+
+def formats(info: str) -> dict[str, str]:
+    """File name -> format, of what nova's note says; an empty or broken note says nothing."""
+    try:
+        note = json.loads(info)
+        return {str(path).rpartition("/")[2]: str(kind) for path, kind in note.items()}
+    except (ValueError, AttributeError):
+        return {}
+
+
+def note_of(layout: Layout, server: str, disks: Iterable[Disk]) -> str:
+    """What nova notes of these disks (nova 26: virt/libvirt/imagebackend.py)."""
+    note: Mapping[str, str] = {
+        layout.disk(server, disk.name): _checked_format(disk.format) for disk in disks
+    }
+    return json.dumps(note)
+
+
+def free_bytes(printed: str) -> int:
+    """The number that `free` gave.
+
+    Raises:
+        StepFailed: it gave none.
+    """
+    try:
+        return int(printed.split()[1])
+    except (ValueError, IndexError) as error:
+        raise _not_understood("df", printed) from error
+
+
+def _data(image: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = image.get("format-specific", {}).get("data", {})
+    return found if isinstance(found, Mapping) else {}
+
+
+def _checked_format(image_format: str) -> str:
+    if image_format not in FORMATS:
+        raise StepFailed(
+            f"A disk of format {image_format!r} cannot be moved.",
+            f"cellmove knows {' and '.join(FORMATS)}.",
+            "Move it by hand.",
+        )
+    return image_format
+
+
+def _checked(pattern: re.Pattern[str], value: str, what: str) -> str:
+    if not pattern.fullmatch(value):
+        raise StepFailed(
+            f"{value!r} is not {what}.",
+            "It came from a database, a service or a host.",
+            "Find out who wrote it; nothing was done with it.",
+        )
+    return value
+
+
+def _not_understood(program: str, printed: str) -> StepFailed:
+    return StepFailed(
+        f"The answer of `{program}` is not understood.",
+        f"It begins with {printed[:80]!r}.",
+        "Run it by hand on the hypervisor.",
+    )

@@ -1,0 +1,21 @@
+"""Programs of ours that run on a host: sent with each command, so nothing is installed there."""
+
+from __future__ import annotations
+
+import functools
+from importlib.resources import files
+from typing import Literal
+
+from cellmove.hosts.disks import Argv
+
+Program = Literal["leash.py", "stream.py"]
+
+
+def far_program(name: Program, *arguments: str) -> Argv:
+    """The command that runs one of our programs there: Python without anybody's site packages."""
+    return ("python3", "-I", "-c", _source(name), *arguments)
+
+
+@functools.cache
+def _source(name: Program) -> str:
+    return files("cellmove.hosts").joinpath(name).read_text()

@@ -1,0 +1,117 @@
+"""All hypervisors, opened when needed, and the way of a disk between two of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from cellmove.errors import StepFailed, Unreachable
+from cellmove.hosts.disks import Layout
+from cellmove.hosts.hypervisor import RemoteHypervisor
+from cellmove.hosts.shell import Shells
+from cellmove.hosts.transfer import carry, configuration
+from cellmove.model import Disk, Move, Transfer
+
+
+class RemoteHosts:
+    """Hypervisors behind a bastion: `cellmove.cloud.Hosts` for real hosts. A context manager."""
+
+    def __init__(
+        self,
+        *,
+        ssh_config: str = "~/.ssh/config",
+        bastion: str = "",
+        address: str = "{name}",
+        instances_path: str = "/var/lib/nova/instances",
+        bridge: str = "br-int",
+    ) -> None:
+        """Nothing is opened yet.
+
+        `ssh_config`: path of the user's SSH configuration. `bastion`: the bastion's name in it;
+        empty: hosts are reached directly. `address`: what a host is called there, made of `{name}`
+        (`services.host`). `instances_path`: nova's, the same on all hosts. `bridge`: Open
+        vSwitch's integration bridge.
+
+        Raises:
+            Unreachable: the SSH configuration cannot be read, or `address` is no such template.
+        """
+        self._shells = Shells(ssh_config, bastion)
+        self._configuration = configuration(ssh_config, bastion)
+        self._address = address
+        self._layout = Layout(instances_path)
+        self._bridge = bridge
+        self._hypervisors: dict[str, RemoteHypervisor] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def reach(self, name: str) -> RemoteHypervisor:
+        """The hypervisor of this name (`services.host`).
+
+        Raises:
+            Unreachable: no SSH, no libvirt, or an unknown host key.
+        """
+        if name not in self._hypervisors:
+            shell = self._shells.shell(self._address_of(name))
+            shell.transport()
+            self._hypervisors[name] = RemoteHypervisor(name, shell, self._layout, self._bridge)
+        return self._hypervisors[name]
+
+    def copy_disk(
+        self,
+        move: Move,
+        disk: Disk,
+        size_bytes: int,
+        progress: Callable[[Transfer], None],
+    ) -> None:
+        """Copy a stopped guest's disk from the move's source to its target, verified.
+
+        Raises:
+            StepFailed: the guest runs, the copy broke, or it differs.
+        """
+        source, target = self.reach(move.source.name), self.reach(move.target.name)
+        _must_be_off(source, move.server)
+        target.begin_disk(move.server, disk, size_bytes)
+        carry(
+            source.reading_end(move.server, disk),
+            target.writing_end(move.server, disk),
+            self._configuration,
+            lambda done, total: progress(Transfer(disk.name, done, total)),
+        )
+        target.finish_disk(move.server, disk)
+
+    def close(self) -> None:
+        """Hang up everywhere."""
+        for hypervisor in self._hypervisors.values():
+            hypervisor.close()
+        self._hypervisors.clear()
+        self._shells.close()
+
+    def _address_of(self, name: str) -> str:
+        try:
+            return self._address.format(name=name)
+        except (LookupError, ValueError) as error:
+            raise Unreachable(
+                "The template of the hosts' addresses cannot be used.",
+                f"{self._address!r} has other parts than {{name}}.",
+                "Mend option `ssh.address`.",
+            ) from error
+
+
+def _must_be_off(source: RemoteHypervisor, server: str) -> None:
+    domain = source.domain(server)
+    if domain is not None and domain.state != "off":
+        raise StepFailed(
+            f"The disks of {server} cannot be copied.",
+            f"Its guest is {domain.state} on {source.name}.",
+            "Stop it first.",
+        )

@@ -1,0 +1,226 @@
+"""A disk's way from one host to another: two `ssh` processes and a pipe between them.
+
+Bulk bytes never pass through this process: OpenSSH carries them several times as fast as
+paramiko does. What travels, and how it is checked, is `stream.py`'s.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import shlex
+import subprocess
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from cellmove.errors import StepFailed
+from cellmove.hosts.disks import Argv
+from cellmove.hosts.far import far_program
+
+STALL_SECONDS: Final = 120
+"""How long nothing may move before a copy is given up."""
+_END_SECONDS: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """One end of a disk's way."""
+
+    host: str
+    """The host's name in the SSH configuration."""
+    socket: str
+    """Where the disk's server listens there."""
+    server: Argv
+    """Command of the disk's server."""
+
+
+@dataclass(slots=True)
+class _Process:
+    """One running `ssh`, and what it has said so far."""
+
+    host: str
+    popen: subprocess.Popen[bytes]
+    facts: dict[str, str] = field(default_factory=dict)
+    """What the far program told: word -> value."""
+    words: deque[str] = field(default_factory=lambda: deque(maxlen=5))
+    """What else was said: an error, most likely."""
+    rest: bytes = b""
+
+    def hear(self, data: bytes) -> None:
+        *lines, self.rest = (self.rest + data).split(b"\n")
+        for line in lines:
+            text = line.decode(errors="replace").strip()
+            word, _, value = text.partition(" ")
+            if word.startswith("cellmove-"):
+                self.facts[word.removeprefix("cellmove-")] = value
+            elif text:
+                self.words.append(text)
+
+    def number(self, word: str) -> int:
+        return int(self.facts.get(word, "0"))
+
+    def end(self) -> None:
+        """End it, whatever it does."""
+        if self.popen.poll() is None:
+            self.popen.terminate()
+            try:
+                self.popen.wait(_END_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.popen.kill()
+        self.popen.wait()
+        for stream in (self.popen.stdin, self.popen.stdout, self.popen.stderr):
+            if stream:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
+
+    @property
+    def failure(self) -> str:
+        """What went wrong here; nothing when nothing did."""
+        if not self.popen.returncode:
+            return ""
+        return f"{self.host}: {' '.join(self.words) or f'status {self.popen.returncode}'}"
+
+
+def configuration(user_config: str, bastion: str) -> str:
+    """An SSH configuration: the user's own, with what bulk needs before it (the first value wins).
+
+    A cipher on the command line would not reach the bastion's hop; here it does. AES-GCM makes
+    twice what OpenSSH's default cipher does.
+    """
+    lines = [
+        "Host *",
+        "  Ciphers ^aes128-gcm@openssh.com,aes256-gcm@openssh.com",
+        "  Compression no",
+        "  BatchMode yes",
+        "  StrictHostKeyChecking yes",
+        "  ConnectTimeout 15",
+        "  ServerAliveInterval 15",
+        "  ServerAliveCountMax 3",
+        "  ControlMaster no",
+        "  ControlPath none",
+        "  ClearAllForwardings yes",
+    ]
+    if bastion:
+        lines += [f"Host * !{bastion}", f"  ProxyJump {bastion}"]
+    path = Path(user_config).expanduser().absolute()
+    return "\n".join([*lines, "Host *", f'  Include "{path}"', ""])
+
+
+def carry(
+    source: End,
+    target: End,
+    ssh_config: str,
+    progress: Callable[[int, int], None],
+    stall_seconds: int = STALL_SECONDS,
+) -> str:
+    """Copy a disk's content; `progress` hears done and total bytes. Answers the content's hash.
+
+    `ssh_config` is a configuration's text. Both ends are ended when this returns or raises.
+
+    Raises:
+        StepFailed: an end failed, nothing moved for too long, or the hashes differ.
+    """
+    with _written(ssh_config) as path, _both(source, target, path, stall_seconds) as (near, far):
+        _follow(near, far, progress, stall_seconds)
+        near.popen.wait(_END_SECONDS)
+        far.popen.wait(_END_SECONDS)
+        seen = "; ".join(filter(None, (near.failure, far.failure)))
+        hashes = {near.facts.get("hash"), far.facts.get("hash")}
+        if seen or len(hashes) != 1 or None in hashes:
+            raise _broken(source, target, seen or f"the hashes are {hashes}")
+        return near.facts["hash"]
+
+
+def _follow(
+    near: _Process, far: _Process, progress: Callable[[int, int], None], stall_seconds: int
+) -> None:
+    """Hear both until both have nothing more to say."""
+    moved = time.monotonic()
+    last: tuple[int, int] = (-1, -1)
+    with selectors.DefaultSelector() as selector:
+        for process in (near, far):
+            assert process.popen.stderr
+            selector.register(process.popen.stderr, selectors.EVENT_READ, process)
+        while selector.get_map():
+            for key, _ in selector.select(timeout=1):
+                data = _read(key.fileobj)
+                if not data:
+                    selector.unregister(key.fileobj)
+                key.data.hear(data)
+                moved = time.monotonic()
+            now = (near.number("done"), near.number("total"))
+            if now != last and "total" in near.facts:
+                progress(*now)
+                last = now
+            if time.monotonic() - moved > stall_seconds:
+                raise StepFailed(
+                    f"The copy from {near.host} to {far.host} does not move.",
+                    f"Nothing was heard for {stall_seconds} s, after {now[0]} bytes.",
+                    "Look at the network and the disks of both, then try again.",
+                )
+
+
+@contextlib.contextmanager
+def _both(
+    source: End, target: End, config_path: str, stall_seconds: int
+) -> Iterator[tuple[_Process, _Process]]:
+    """The two `ssh` processes: they run while the block does, and no longer."""
+    with contextlib.ExitStack() as stack:
+        # The sender ends when its input does: that is when we end, however we end.
+        near = _Process(
+            source.host,
+            subprocess.Popen(
+                _ssh(source, "send", config_path, stall_seconds),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            ),
+        )
+        stack.callback(near.end)
+        assert near.popen.stdout
+        far = _Process(
+            target.host,
+            subprocess.Popen(
+                _ssh(target, "receive", config_path, stall_seconds),
+                stdin=near.popen.stdout,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            ),
+        )
+        stack.callback(far.end)
+        near.popen.stdout.close()  # Else the sender would not learn that the receiver is gone.
+        yield near, far
+
+
+def _ssh(end: End, role: str, config_path: str, stall_seconds: int) -> list[str]:
+    far = far_program("stream.py", role, str(stall_seconds), end.socket, *end.server)
+    return ["ssh", "-F", config_path, "-T", "-e", "none", end.host, "--", shlex.join(far)]
+
+
+@contextlib.contextmanager
+def _written(text: str) -> Iterator[str]:
+    with tempfile.NamedTemporaryFile("w", prefix="cellmove-ssh-") as file:  # Mode 0600.
+        file.write(text)
+        file.flush()
+        yield file.name
+
+
+def _read(stream: object) -> bytes:
+    assert hasattr(stream, "read1")
+    data: bytes = stream.read1(1 << 16)
+    return data
+
+
+def _broken(source: End, target: End, seen: str) -> StepFailed:
+    return StepFailed(
+        f"The copy from {source.host} to {target.host} broke.",
+        f"Seen: {seen}.",
+        "Mend the cause, then try again: it begins anew.",
+    )

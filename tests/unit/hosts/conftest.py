@@ -1,0 +1,132 @@
+"""A real sshd on this machine, and disks that a real qemu-nbd serves."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from cellmove.hosts.shell import Shell, Shells
+
+SSHD = """
+ListenAddress 127.0.0.1:{port}
+HostKey {directory}/host_key
+AuthorizedKeysFile {directory}/user_key.pub
+StrictModes no
+UsePAM no
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+PermitRootLogin prohibit-password
+PidFile none
+"""
+CONFIG = """
+Host *
+  HostName 127.0.0.1
+  Port {port}
+  User {user}
+  IdentityFile {keys}/user_key
+  IdentitiesOnly yes
+  UserKnownHostsFile {directory}/known_hosts
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Sshd:
+    """An SSH server; every host name is this one, so `ProxyJump` goes through it, too."""
+
+    directory: Path
+    """Of the configuration."""
+    keys: Path
+    port: int
+
+    @property
+    def config(self) -> str:
+        return str(self.directory / "config")
+
+    @property
+    def known_hosts(self) -> Path:
+        return self.directory / "known_hosts"
+
+
+@pytest.fixture(scope="session")
+def server_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keys and port of an sshd that runs as long as the tests do."""
+    directory = tmp_path_factory.mktemp("sshd")
+    for key in ("host_key", "user_key"):
+        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(directory / key)]
+        subprocess.run(command, check=True)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)  # sshd of root wants it.
+    (directory / "port").write_text(str(port))
+    (directory / "sshd_config").write_text(SSHD.format(port=port, directory=directory))
+    log = directory / "log"
+    command = ["/usr/sbin/sshd", "-D", "-f", str(directory / "sshd_config"), "-E", str(log)]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
+        _wait_until_it_listens(port)
+        yield directory
+        process.terminate()
+
+
+@pytest.fixture
+def sshd(server_directory: Path, tmp_path: Path) -> Sshd:
+    """The server, and a configuration that the test may change."""
+    return acquainted(server_directory, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def shell(server_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    """A shell of a host behind a bastion; a test may hang up, the next one signs in anew."""
+    opened = Shells(
+        acquainted(server_directory, tmp_path_factory.mktemp("shell")).config, "bastion"
+    )
+    yield opened.shell("far")
+    opened.close()
+
+
+def acquainted(server_directory: Path, directory: Path) -> Sshd:
+    """A configuration with the server's key in known_hosts."""
+    port = int((server_directory / "port").read_text())
+    found = Sshd(directory, server_directory, port)
+    user = getpass.getuser()
+    text = CONFIG.format(port=port, user=user, directory=directory, keys=server_directory)
+    Path(found.config).write_text(text)
+    key = " ".join((server_directory / "host_key.pub").read_text().split()[:2])
+    found.known_hosts.write_text(f"[127.0.0.1]:{port} {key}\n")
+    return found
+
+
+def _wait_until_it_listens(port: int) -> None:
+    for _ in range(200):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    pytest.fail("sshd does not listen")
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that waits for its parent does not."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def ends_soon(pid: int, timeout_seconds: float = 10) -> bool:
+    """Whether a process ends within some seconds."""
+    deadline = time.monotonic() + timeout_seconds
+    while time.monotonic() < deadline:
+        if not is_alive(pid):
+            return True
+        time.sleep(0.05)
+    return False

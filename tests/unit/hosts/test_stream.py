@@ -1,0 +1,394 @@
+"""Both ends of a disk's way, as processes, with a real qemu-nbd behind each."""
+
+from __future__ import annotations
+
+import ast
+import os
+import random
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from io import BufferedRWPair
+from pathlib import Path
+
+import pytest
+
+from cellmove.hosts import stream
+from cellmove.hosts.far import far_program
+from tests.unit.hosts.conftest import ends_soon
+from tests.unit.hosts.images import MIB, edit, make, overlay, same_content, server
+
+Wire = BufferedRWPair
+Ended = subprocess.CompletedProcess[bytes]
+
+
+class Ends:
+    """A source and a target in one directory."""
+
+    def __init__(self, directory: Path, source: Path, source_format: str) -> None:
+        self.directory = directory
+        self.reads = self._command("send", source, source_format)
+        self.target = directory / "target"
+
+    def writes(self, target_format: str, size_bytes: int) -> list[str]:
+        make(self.target, target_format, size_bytes)
+        return self._command("receive", self.target, target_format)
+
+    def socket(self, role: str) -> Path:
+        return self.directory / f"{role}.sock"
+
+    def _command(self, role: str, image: Path, image_format: str) -> list[str]:
+        where = self.socket(role)
+        far = server(image, image_format, where, read_only=role == "send")
+        return list(far_program("stream.py", role, "20", str(where), *far))
+
+
+@pytest.fixture(scope="session")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A disk that the tests only read."""
+    return overlay(tmp_path_factory.mktemp("disk"))
+
+
+@pytest.fixture(scope="session")
+def whole(disk: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The disk's stream."""
+    return sent(Ends(tmp_path_factory.mktemp("whole"), disk, "qcow2").reads).stdout
+
+
+@pytest.fixture
+def ends(tmp_path: Path, disk: Path) -> Ends:
+    return Ends(tmp_path, disk, "qcow2")
+
+
+def sent(command: list[str]) -> Ended:
+    """Everything that a sender says; its input stays open until it has ended."""
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    with process:
+        assert process.stdout
+        assert process.stderr
+        out = process.stdout.read()
+        errors = process.stderr.read()
+    return subprocess.CompletedProcess(command, process.wait(), out, errors)
+
+
+def received(command: list[str], data: bytes) -> Ended:
+    return subprocess.run(command, input=data, capture_output=True, check=False, timeout=60)
+
+
+def fact(ended: Ended, word: str) -> str:
+    lines = ended.stderr.decode().splitlines()
+    return [line.split()[1] for line in lines if line.startswith(f"cellmove-{word} ")][-1]
+
+
+def offsets(data: bytes) -> list[tuple[int, int]]:
+    """Where the frames of a stream belong, and how long they are."""
+    position, found = len(stream.MAGIC) + 8, []
+    while position < len(data):
+        offset, length = stream.FRAME.unpack_from(data, position)
+        position += stream.FRAME.size + length
+        found.append((offset, length))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("target_format", "growth"), [("qcow2", 0), ("qcow2", 7 * MIB + 512), ("raw", 0), ("raw", MIB)]
+)
+def test_the_content_arrives_and_both_hashes_agree(
+    ends: Ends, disk: Path, target_format: str, growth: int
+) -> None:
+    read = sent(ends.reads)
+    written = received(ends.writes(target_format, 24 * MIB + 4096 + growth), read.stdout)
+
+    assert (read.returncode, written.returncode) == (0, 0), written.stderr
+    assert same_content(disk, ends.target)
+    assert fact(read, "hash") == fact(written, "hash")
+
+
+def test_the_hash_is_of_the_content_not_of_how_it_is_stored(tmp_path: Path) -> None:
+    whole, sparse = make(tmp_path / "whole", "raw", 5 * MIB), make(tmp_path / "s", "qcow2", 9 * MIB)
+    edit(whole, "raw", "write -P 0 0 5M", "write -P 7 3M 4k")
+    edit(sparse, "qcow2", "write -P 7 3M 4k")
+    other = make(tmp_path / "other", "qcow2", 9 * MIB)
+    edit(other, "qcow2", "write -P 7 4M 4k")
+    digests = []
+    for path, image_format in ((whole, "raw"), (sparse, "qcow2"), (other, "qcow2")):
+        digests.append(fact(sent(Ends(tmp_path, path, image_format).reads), "hash"))
+
+    assert digests[0] == digests[1]
+    assert digests[0] != digests[2]
+
+
+def test_zeros_do_not_travel(tmp_path: Path) -> None:
+    disk = make(tmp_path / "d", "raw", 300 * MIB)
+    edit(disk, "raw", "write -P 0 10M 100M", "write -P 1 200M 4k")
+
+    read = sent(Ends(tmp_path, disk, "raw").reads)
+
+    assert [frame for frame in offsets(read.stdout) if frame[1]][:-1] == [(200 * MIB, 65536)]
+    assert fact(read, "done") == fact(read, "total")
+
+
+def test_an_empty_disk_is_a_disk(tmp_path: Path) -> None:
+    ends = Ends(tmp_path, make(tmp_path / "d", "qcow2", 3 * MIB), "qcow2")
+
+    read = sent(ends.reads)
+    written = received(ends.writes("qcow2", 3 * MIB), read.stdout)
+
+    assert (read.returncode, written.returncode) == (0, 0)
+    assert fact(read, "hash") == fact(written, "hash")
+
+
+@pytest.mark.parametrize("keep", [0, 10, 30, 5000, -1, -64, -80])
+def test_a_truncated_stream_is_not_taken_for_a_whole_one(
+    ends: Ends, whole: bytes, keep: int
+) -> None:
+    data = whole[:keep]
+
+    written = received(ends.writes("qcow2", 25 * MIB), data)
+
+    assert written.returncode == 1
+    assert b"broke off" in written.stderr
+
+
+def test_a_changed_byte_is_found(ends: Ends, whole: bytes) -> None:
+    data = bytearray(whole)
+    data[100_000] ^= 1
+
+    written = received(ends.writes("qcow2", 25 * MIB), bytes(data))
+
+    assert written.returncode == 1
+    assert b"content differs" in written.stderr
+
+
+def test_what_the_target_held_before_is_found(ends: Ends, whole: bytes) -> None:
+    command = ends.writes("qcow2", 25 * MIB)
+    edit(ends.target, "qcow2", "write -P 9 17M 4k")
+
+    written = received(command, whole)
+
+    assert b"content differs" in written.stderr
+
+
+def test_a_disk_does_not_go_into_a_smaller_one(ends: Ends, whole: bytes) -> None:
+    written = received(ends.writes("qcow2", 24 * MIB), whole)
+
+    assert written.returncode == 1
+    assert b"too small" in written.stderr
+
+
+def test_what_a_login_shell_prints_is_not_a_disk(ends: Ends, whole: bytes) -> None:
+    data = b"Welcome to cmp1a!\n" + whole
+
+    written = received(ends.writes("qcow2", 25 * MIB), data)
+
+    assert b"not a disk" in written.stderr
+
+
+def test_a_server_that_cannot_start_is_told(tmp_path: Path) -> None:
+    ends = Ends(tmp_path, tmp_path / "missing", "qcow2")
+
+    read = sent(ends.reads)
+
+    assert read.returncode == 1
+    assert b"No such file" in read.stderr
+
+
+def test_nothing_stays_behind(ends: Ends) -> None:
+    received(ends.writes("qcow2", 25 * MIB), sent(ends.reads).stdout)
+
+    assert not ends.socket("send").exists()
+    assert not ends.socket("receive").exists()
+    assert servers(ends.directory) == []
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_the_server_ends_with_a_killed_receiver(ends: Ends, whole: bytes, how: int) -> None:
+    command = ends.writes("qcow2", 25 * MIB)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin
+        assert process.stderr
+        process.stdin.write(whole[:200_000])
+        process.stdin.flush()
+        process.stderr.readline()  # It has begun.
+        (served,) = servers(ends.directory)
+        process.send_signal(how)
+
+    assert ends_soon(served)
+
+
+def test_a_sender_ends_when_its_input_does(tmp_path: Path) -> None:
+    ends = Ends(tmp_path, big(tmp_path), "raw")
+    process = subprocess.Popen(
+        ends.reads, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    with process:
+        (served,) = wait_for_server(tmp_path)
+        assert process.stdin
+        process.stdin.close()  # Nobody reads its output either: it is stuck.
+
+        assert process.wait(10) == 3
+        assert ends_soon(served)
+
+
+def test_a_receiver_that_hears_nothing_gives_up(ends: Ends) -> None:
+    command = ends.writes("qcow2", 25 * MIB)
+    command[command.index("20")] = "1"
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        (served,) = wait_for_server(ends.directory)
+
+        assert process.wait(10) == -signal.SIGALRM
+        assert ends_soon(served)
+
+
+def test_a_server_that_was_left_alone_is_ended_by_the_next_try(ends: Ends, whole: bytes) -> None:
+    command = ends.writes("qcow2", 25 * MIB)
+    stale = subprocess.Popen(server(ends.target, "qcow2", ends.socket("receive"), read_only=False))
+    (served,) = wait_for_server(ends.directory)
+
+    written = received(command, whole)
+
+    assert written.returncode == 0, written.stderr
+    assert stale.wait(10) == 0
+    assert not Path(f"/proc/{served}").exists()
+
+
+def test_a_socket_that_was_left_is_no_obstacle(ends: Ends) -> None:
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(ends.socket("send")))
+
+    assert sent(ends.reads).returncode == 0
+
+
+def test_replies_may_come_in_any_order_and_in_pieces(tmp_path: Path) -> None:
+    content = random.Random(1).randbytes(12 * MIB + 512)
+    path = str(tmp_path / "s")
+    listener = socket.socket(socket.AF_UNIX)
+    with listener:
+        listener.bind(path)
+        listener.listen()
+        threading.Thread(target=answer_backwards, args=(listener, content), daemon=True).start()
+        disk = stream.Disk(path, 10)
+        blocks = dict(disk.read(disk.data_blocks()))
+        disk.hang_up()
+
+    assert disk.size == len(content)
+    assert list(blocks) == sorted(blocks)
+    assert b"".join(blocks.values()) == content
+
+
+def test_a_server_that_goes_away_is_an_error(tmp_path: Path) -> None:
+    disk = make(tmp_path / "d", "raw", MIB)
+    path = tmp_path / "s"
+    with subprocess.Popen(server(disk, "raw", path, read_only=True)) as process:
+        wait_for_server(tmp_path)
+        client = stream.Disk(str(path), 10)
+        process.kill()
+        process.wait()
+
+        with pytest.raises((stream.StreamError, OSError)):
+            client.data_blocks()
+        client.hang_up()
+
+
+@pytest.mark.parametrize("name", ["stream.py", "leash.py"])
+def test_a_far_program_is_one_that_python_36_reads(name: str) -> None:
+    source = (Path(stream.__file__).parent / name).read_text()
+
+    tree = ast.parse(source, feature_version=(3, 6))
+
+    imported = {
+        alias.name if isinstance(node, ast.Import) else node.module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
+    assert imported <= set(sys.stdlib_module_names)
+    assert "__future__" not in imported  # `annotations` came with 3.7
+
+
+def big(directory: Path) -> Path:
+    """A disk with more content than pipes hold."""
+    path = make(directory / "big", "raw", 64 * MIB)
+    edit(path, "raw", "write -P 1 0 64M")
+    return path
+
+
+def servers(directory: Path) -> list[int]:
+    """Processes of qemu-nbd that serve something of this directory."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if words[0] == b"qemu-nbd" and any(os.fsencode(directory) in word for word in words):
+            found.append(int(process.name))
+    return found
+
+
+def wait_for_server(directory: Path) -> list[int]:
+    for _ in range(200):
+        if (found := servers(directory)) and any(directory.glob("*.sock")):
+            return found
+        if found and (directory / "s").exists():
+            return found
+        time.sleep(0.05)
+    pytest.fail("no server of the disk started")
+
+
+def answer_backwards(listener: socket.socket, content: bytes) -> None:
+    """An NBD server that answers the last question first, in small chunks."""
+    peer, _ = listener.accept()
+    with peer, peer.makefile("rwb") as wire:
+        greet(wire, len(content))
+        asked: list[tuple[int, int, int]] = []
+        while True:
+            _, _, kind, cookie, start, length = struct.unpack(">IHHQQI", wire.read(28))
+            if kind == stream.DISCONNECT:
+                return
+            if kind == stream.STATUS:
+                chunk(wire, cookie, stream.CHUNK_STATUS, struct.pack(">III", 1, length, 0))
+                chunk(wire, cookie, 0, b"", last=True)
+            else:
+                asked.append((cookie, start, length))
+            if len(asked) == stream.DEPTH or start + length == len(content):
+                while asked:
+                    tell_backwards(wire, content, *asked.pop())
+            wire.flush()
+
+
+def greet(wire: Wire, size_bytes: int) -> None:
+    """An NBD server's side of the negotiation."""
+    reply = 0x3E889045565A9
+    wire.write(b"NBDMAGICIHAVEOPT\0\3")
+    wire.flush()
+    wire.read(4)
+    option = 0
+    while option != stream.OPT_GO:
+        _, option, length = struct.unpack(">8sII", wire.read(16))
+        wire.read(length)
+        if option == stream.OPT_SET_CONTEXT:
+            wire.write(struct.pack(">QIIII", reply, option, stream.REP_CONTEXT, 4, 1))
+        if option == stream.OPT_GO:
+            info = struct.pack(">HQH", 0, size_bytes, 1)
+            wire.write(struct.pack(">QIII", reply, option, stream.REP_INFO, len(info)) + info)
+        wire.write(struct.pack(">QIII", reply, option, stream.REP_ACK, 0))
+        wire.flush()
+
+
+def tell_backwards(wire: Wire, content: bytes, cookie: int, start: int, length: int) -> None:
+    for at in reversed(range(start, start + length, 300_000)):
+        piece = content[at : min(at + 300_000, start + length)]
+        chunk(wire, cookie, stream.CHUNK_DATA, struct.pack(">Q", at) + piece)
+    chunk(wire, cookie, 0, b"", last=True)
+
+
+def chunk(wire: Wire, cookie: int, kind: int, data: bytes, *, last: bool = False) -> None:
+    wire.write(struct.pack(">IHHQI", stream.STRUCTURED_REPLY, last, kind, cookie, len(data)))
+    wire.write(data)

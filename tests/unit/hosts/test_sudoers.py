@@ -1,0 +1,148 @@
+"""The rules and the commands are two lists of the same thing: here they are held together."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import jinja2
+import pytest
+
+from cellmove.hosts import disks, switch
+from cellmove.hosts.disks import Layout
+from cellmove.model import Port
+
+TEMPLATE = Path(__file__).parents[3] / "playbooks" / "templates" / "sudoers.j2"
+SERVER = "11111111-2222-3333-4444-555555555555"
+OTHER = "99999999-2222-3333-4444-555555555555"
+LAYOUT = Layout()
+PORT = Port("aaaaaaaa-bbcc-4ddd-8eee-ffffffffffff", "fa:16:3e:00:00:01", "cmp1a", "ACTIVE", "ovs")
+HERE = LAYOUT.directory(SERVER)
+DISK, HALF = LAYOUT.disk(SERVER, "disk"), LAYOUT.half(SERVER, "disk")
+SOCKET = LAYOUT.socket(SERVER, "disk")
+
+AS_NOVA = {
+    "look for the directory": disks.exists(HERE),
+    "list it": disks.listing(HERE),
+    "read nova's note": disks.content(LAYOUT.info(SERVER)),
+    "look at a disk": disks.image_info(DISK, "qcow2"),
+    "look at a disk of unknown format": disks.image_info(LAYOUT.disk(SERVER, "disk.eph0"), None),
+    "make the directory": disks.make_directory(HERE),
+    "write nova's note": disks.write(LAYOUT.info(SERVER)),
+    "delete a half": disks.remove_half(HALF),
+    "make an image": disks.image_create(HALF, "raw", 1 << 40),
+    "keep an image": disks.keep_whole(HALF, DISK),
+    "delete the directory": disks.remove_directory(HERE),
+    "serve a disk": disks.image_server(DISK, "qcow2", SOCKET, read_only=True),
+    "serve an image": disks.image_server(HALF, "raw", SOCKET, read_only=False),
+}
+AS_ROOT = {
+    "plug": switch.plug("br-int", SERVER, PORT),
+    "unplug": switch.unplug("br-int", PORT),
+    "list ports": switch.ports("br-int"),
+    "look at a port": switch.attachment(PORT),
+}
+REFUSED = {
+    "a shell": ("/bin/sh", "-c", "id"),
+    "another server's parent": disks.remove_directory("/var/lib/nova/instances"),
+    "a way out": disks.remove_directory(f"{HERE}/../{OTHER}/.."),
+    "two directories": ("/usr/bin/rm", "-rf", HERE, "/"),
+    "a whole disk": disks.remove_half(DISK),
+    "any file": disks.content("/etc/shadow"),
+    "another note": disks.write(DISK),
+    "a disk in place": ("/usr/bin/qemu-img", "create", "-q", "-f", "raw", DISK, "1"),
+    "a backing file": ("/usr/bin/qemu-img", "create", "-q", "-f", "qcow2", "-b", "/x", HALF, "1"),
+    "writing a whole disk": disks.image_server(DISK, "qcow2", SOCKET, read_only=False),
+    "another socket": disks.image_server(DISK, "qcow2", "/tmp/x.sock", read_only=True),
+    "a TCP port": ("/usr/bin/qemu-nbd", "--port=10809", DISK),
+    "another bridge": switch.unplug("br-ex", PORT),
+    "a whole bridge": ("/usr/bin/ovs-vsctl", "--timeout=30", "del-br", "br-int"),
+    "more than one change": (*switch.unplug("br-int", PORT), "--", "del-br", "br-int"),
+    "a patch port": (*switch.unplug("br-int", PORT)[:-1], "int-br-ex"),
+}
+
+
+def render(**variables: str) -> str:
+    environment = jinja2.Environment(  # As Ansible does it.
+        undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True
+    )
+    return environment.from_string(TEMPLATE.read_text()).render(**variables)
+
+
+def allowed(rendered: str, user: str) -> list[tuple[str, str]]:
+    """Program and expression of every rule for this user, aliases resolved."""
+    joined = rendered.replace("\\\n", " ")
+    aliases = dict(re.findall(r"^Cmnd_Alias (\w+) = (.*)$", joined, re.MULTILINE))
+    found: list[tuple[str, str]] = []
+    for rule in re.findall(rf"^cellmove ALL=\({user}\) .*NOPASSWD: (.*)$", joined, re.MULTILINE):
+        for command in re.split(r"(?<=\$),\s*", aliases.get(rule, rule)):
+            program, _, expression = command.partition(" ")
+            found.append((program, expression))
+    return found
+
+
+def matching(rendered: str, user: str, argv: tuple[str, ...]) -> list[tuple[str, str]]:
+    return [
+        (program, expression)
+        for program, expression in allowed(rendered, user)
+        if program == argv[0] and re.fullmatch(expression, " ".join(argv[1:]))
+    ]
+
+
+def visudo(path: Path) -> subprocess.CompletedProcess[str]:
+    command = ["/usr/sbin/visudo", "-cf", str(path)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {},
+        {
+            "cellmove_user": "mover",
+            "instances_path": "/srv/nova.d/instances",
+            "socket_dir": "/run/cellmove",
+            "bridge": "br-tenant",
+        },
+    ],
+)
+def test_sudo_takes_the_rules(tmp_path: Path, variables: dict[str, str]) -> None:
+    path = tmp_path / "sudoers"
+    path.write_text(render(**variables))
+    path.chmod(0o440)
+
+    assert visudo(path).returncode == 0, visudo(path).stderr
+
+
+@pytest.mark.parametrize("what", AS_NOVA)
+def test_nova_may_do_what_we_need(what: str) -> None:
+    assert len(matching(render(), "nova", AS_NOVA[what])) == 1
+
+
+@pytest.mark.parametrize("what", AS_ROOT)
+def test_root_may_do_what_we_need(what: str) -> None:
+    assert len(matching(render(), "root", AS_ROOT[what])) == 1
+
+
+def test_nothing_else_is_allowed() -> None:
+    rendered = render()
+    needed = [matching(rendered, "nova", argv)[0] for argv in AS_NOVA.values()]
+    needed += [matching(rendered, "root", argv)[0] for argv in AS_ROOT.values()]
+
+    assert sorted(set(needed)) == sorted(allowed(rendered, "nova") + allowed(rendered, "root"))
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_could_do_harm_matches_no_rule(what: str) -> None:
+    rendered = render()
+
+    for user in ("nova", "root"):
+        assert matching(rendered, user, REFUSED[what]) == []
+
+
+def test_every_argument_is_matched_by_a_whole_expression() -> None:
+    for _, expression in allowed(render(), "nova") + allowed(render(), "root"):
+        assert expression.startswith("^")
+        assert expression.endswith("$")
+        assert len(expression) < 1024  # sudo's limit

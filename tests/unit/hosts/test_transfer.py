@@ -1,0 +1,147 @@
+"""A disk's way over two real SSH connections through a real bastion."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cellmove.errors import StepFailed
+from cellmove.hosts.transfer import End, carry, configuration
+from tests.unit.hosts.conftest import Sshd, ends_soon
+from tests.unit.hosts.images import MIB, edit, make, overlay, same_content, server
+from tests.unit.hosts.test_stream import big, servers, wait_for_server
+
+
+def end(host: str, image: Path, image_format: str, *, read_only: bool) -> End:
+    where = image.with_suffix(f".{host}.sock")
+    return End(host, str(where), tuple(server(image, image_format, where, read_only=read_only)))
+
+
+def nobody(_done: int, _total: int) -> None:
+    """Somebody who does not watch."""
+
+
+def test_a_disk_arrives_whole_and_its_way_is_told(sshd: Sshd, tmp_path: Path) -> None:
+    source, target = overlay(tmp_path), make(tmp_path / "target", "qcow2", 30 * MIB)
+    told: list[tuple[int, int]] = []
+
+    digest = carry(
+        end("one", source, "qcow2", read_only=True),
+        end("two", target, "qcow2", read_only=False),
+        configuration(sshd.config, "bastion"),
+        lambda done, total: told.append((done, total)),
+    )
+
+    assert same_content(source, target)
+    assert len(digest) == 64
+    assert told == sorted(told)
+    assert told[-1][0] == told[-1][1] > 0
+    assert servers(tmp_path) == []
+
+
+def test_what_fails_at_an_end_is_told_with_its_host(sshd: Sshd, tmp_path: Path) -> None:
+    source = overlay(tmp_path)
+
+    with pytest.raises(StepFailed, match=r"from one to two broke.*two:.*No such file"):
+        carry(
+            end("one", source, "qcow2", read_only=True),
+            end("two", tmp_path / "missing", "qcow2", read_only=False),
+            configuration(sshd.config, "bastion"),
+            nobody,
+        )
+
+    assert servers(tmp_path) == []
+
+
+def test_a_target_that_is_too_small_is_told(sshd: Sshd, tmp_path: Path) -> None:
+    source, target = overlay(tmp_path), make(tmp_path / "target", "raw", MIB)
+
+    with pytest.raises(StepFailed, match="too small"):
+        carry(
+            end("one", source, "qcow2", read_only=True),
+            end("two", target, "raw", read_only=False),
+            configuration(sshd.config, "bastion"),
+            nobody,
+        )
+
+
+def test_an_unknown_host_key_is_refused(sshd: Sshd, tmp_path: Path) -> None:
+    sshd.known_hosts.write_text("")
+
+    with pytest.raises(StepFailed, match="Host key verification failed"):
+        carry(
+            end("one", overlay(tmp_path), "qcow2", read_only=True),
+            end("two", make(tmp_path / "target", "qcow2", MIB), "qcow2", read_only=False),
+            configuration(sshd.config, "bastion"),
+            nobody,
+        )
+
+
+def test_a_copy_that_does_not_move_is_given_up(sshd: Sshd, tmp_path: Path) -> None:
+    source = End("one", str(tmp_path / "s"), ("sleep", "300"))
+    target = end("two", make(tmp_path / "target", "qcow2", MIB), "qcow2", read_only=False)
+
+    with pytest.raises(StepFailed, match="does not move"):
+        carry(source, target, configuration(sshd.config, "bastion"), nobody, stall_seconds=2)
+
+    assert all(ends_soon(pid) for pid in servers(tmp_path))
+
+
+def test_a_watcher_that_raises_ends_both_ends(sshd: Sshd, tmp_path: Path) -> None:
+    def interrupted(_done: int, _total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        carry(
+            end("one", big(tmp_path), "raw", read_only=True),
+            end("two", make(tmp_path / "target", "raw", 64 * MIB), "raw", read_only=False),
+            configuration(sshd.config, "bastion"),
+            interrupted,
+        )
+
+    assert all(ends_soon(pid) for pid in servers(tmp_path))
+
+
+def test_nothing_outlives_us_when_we_are_killed(sshd: Sshd, tmp_path: Path) -> None:
+    source = make(tmp_path / "huge", "raw", 512 * MIB)
+    edit(source, "raw", "write -P 1 0 400M")
+    target = make(tmp_path / "target", "raw", 512 * MIB)
+    ends = [
+        end("one", source, "raw", read_only=True),
+        end("two", target, "raw", read_only=False),
+    ]
+    program = (
+        "from cellmove.hosts.transfer import End, carry\n"
+        f"carry(*{ends!r}, {configuration(sshd.config, 'bastion')!r}, lambda done, total: None)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL) as process:
+        wait_for_server(tmp_path)
+        time.sleep(0.5)
+        served = servers(tmp_path)
+        process.send_signal(signal.SIGKILL)
+
+    assert served
+    assert all(ends_soon(pid) for pid in served)
+
+
+def test_the_users_configuration_keeps_what_bulk_does_not_need(sshd: Sshd) -> None:
+    path = Path(sshd.config).with_name("bulk")
+    path.write_text(configuration(sshd.config, "bastion"))
+    command = ["ssh", "-F", str(path), "-G"]
+
+    far, bastion = (
+        subprocess.run([*command, host], capture_output=True, text=True, check=True).stdout
+        for host in ("far", "bastion")
+    )
+
+    assert "\nciphers aes128-gcm@openssh.com,aes256-gcm@openssh.com," in far
+    assert "\nciphers aes128-gcm@openssh.com,aes256-gcm@openssh.com," in bastion
+    assert "\nproxyjump bastion\n" in far
+    assert "\nproxyjump " not in bastion
+    assert "\nstricthostkeychecking true\n" in far
+    assert f"\nport {sshd.port}\n" in far
