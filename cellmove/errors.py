@@ -28,7 +28,7 @@ class CellmoveError(Exception):
     """Root of all errors: `what` went wrong, what was `seen`, what to `do` next."""
 
     exit_code = Exit.REFUSED
-    """Outside a conducted move nothing has been touched; inside, the conductor says how it stands."""
+    """Outside a move nothing has been touched; inside, the conductor says how it stands."""
 
     def __init__(self, what: str, seen: str = "", do: str = "") -> None:
         super().__init__(what, seen, do)
@@ -44,6 +44,12 @@ class Refused(CellmoveError):
     """The request cannot be honoured; nothing was touched."""
 
     exit_code = Exit.REFUSED
+
+
+class Usage(Refused):
+    """The command was typed in a way that it cannot be run."""
+
+    exit_code = Exit.USAGE
 
 
 class Refusals(Refused):
@@ -66,7 +72,7 @@ class Conflict(StepFailed):
 
 
 class Unknown(StepFailed):
-    """The outcome of an outside call is not known (a time-out, a lost link): look before going on."""
+    """The outcome of a call is not known (a time-out, a lost link): look before going on."""
 
 
 class Unreachable(CellmoveError):

@@ -1,4 +1,4 @@
-"""The journal: what was begun, what was there before, and how far it went; on disk before the touch.
+"""The journal: what was begun, what was there before, how far it went; written before the touch.
 
 Append-only events beside the frozen move they belong to. Its state is never stored, only derived:
 a crash can leave the last event missing but never a wrong summary.
@@ -119,6 +119,11 @@ class Entry:
             return State.TAKEN_BACK
         return State.UNDOING if Mark.UNDOING in marks else State.OPEN
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there is something left to do, forward or back."""
+        return self.state in (State.OPEN, State.UNDOING)
+
     def last(self, step: str) -> Mark | None:
         """The step's newest mark other than FAILED; None when it was never begun."""
         marks = [e.mark for e in self.events if e.step == step and e.mark is not Mark.FAILED]
@@ -126,9 +131,7 @@ class Entry:
 
     def saved(self, step: str) -> Saved:
         """What the step's first look kept: later looks see our own half-made change."""
-        return next(
-            (e.saved for e in self.events if e.step == step and e.mark is Mark.BEGUN), {}
-        )
+        return next((e.saved for e in self.events if e.step == step and e.mark is Mark.BEGUN), {})
 
 
 class Journal:
@@ -144,7 +147,8 @@ class Journal:
         file = Path(where) if "://" not in str(where) else None
         with _translated("The journal cannot be opened."):
             self._engine = _file_engine(file) if file else _url_engine(str(where))
-            self.where = self._engine.url.render_as_string(hide_password=True)
+            url = self._engine.url
+            self.where = str(file or url.render_as_string(hide_password=True))
             _meta.create_all(self._engine)
             with self._engine.begin() as db:
                 version = db.scalar(sa.select(_format.c.version))
@@ -169,8 +173,8 @@ class Journal:
         """
         with self._begin("The move cannot be written to the journal.") as db:
             for entry in _entries(db, _moves.c.server == move.server):
-                if entry.state in (State.OPEN, State.UNDOING):
-                    raise _under_way(entry)
+                if entry.is_open:
+                    raise under_way(entry)
             number = int(db.scalar(sa.select(sa.func.max(_moves.c.number))) or 0) + 1
             db.execute(
                 _moves.insert().values(
@@ -184,13 +188,16 @@ class Journal:
             )
         return number
 
-    def write(self, move: str, step: str, mark: Mark, saved: Saved | None = None, note: str = "") -> None:
+    def write(
+        self, move: str, step: str, mark: Mark, saved: Saved | None = None, note: str = ""
+    ) -> None:
         """Append one event; it is on disk when this returns.
 
         Raises:
             Unreachable: it could not be written.
         """
-        with self._begin(f"The journal did not take that {step or 'the move'} is {mark.value}.") as db:
+        what = f"The journal did not take that {step or 'the move'} is {mark.value}."
+        with self._begin(what) as db:
             db.execute(
                 _events.insert().values(
                     move_id=move,
@@ -213,7 +220,9 @@ class Journal:
         found = self._read(_moves.c.number == int(key) if number else _moves.c.id == key)
         if not found:
             raise Refused(
-                f"There is no move {key}.", f"Looked in {self.where}.", "`cellmove moves` lists them."
+                f"There is no move {key}.",
+                f"Looked in {self.where}.",
+                "`cellmove moves` lists them.",
             )
         return found[0]
 
@@ -249,7 +258,7 @@ class Journal:
                 if _alive(held):
                     raise _leased(held)
                 # Names the dead holder: whoever took the lease over meanwhile keeps it.
-                db.execute(_leases.delete().where(*(_leases.c[k] == v for k, v in held._mapping.items())))
+                db.execute(_leases.delete().where(*(c == held[i] for i, c in enumerate(_leases.c))))
             try:
                 db.execute(_leases.insert().values(move_id=move, **mine))
             except sa.exc.IntegrityError:
@@ -334,7 +343,8 @@ def _entries(db: sa.Connection, where: sa.ColumnElement[bool]) -> list[Entry]:
     ]
 
 
-def _under_way(entry: Entry) -> Refused:
+def under_way(entry: Entry) -> Refused:
+    """The error for a server whose earlier move is neither finished nor taken back."""
     either = f"Run `cellmove resume {entry.number}` or `cellmove undo {entry.number}`."
     return Refused(
         f"Server {entry.move.server} has a move under way.",

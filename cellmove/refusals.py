@@ -166,7 +166,9 @@ def of_allocations(
             )
 
 
-def of_group(group: ServerGroup | None, server: str, hosts: Mapping[str, str], target: Host) -> Iterator[Refused]:
+def of_group(
+    group: ServerGroup | None, server: str, hosts: Mapping[str, str], target: Host
+) -> Iterator[Refused]:
     """A server group's policy holds across cells; `hosts` is member -> host."""
     if group is None:
         return
@@ -185,7 +187,9 @@ def of_group(group: ServerGroup | None, server: str, hosts: Mapping[str, str], t
         )
 
 
-def of_guest(found: Domain | None, reasons: Sequence[str], server: Row, host: Host) -> Iterator[Refused]:
+def of_guest(
+    found: Domain | None, reasons: Sequence[str], server: Row, host: Host
+) -> Iterator[Refused]:
     """libvirt and nova must agree on the guest, and it must be of a kind that is moved."""
     if found is None:
         yield Refused(

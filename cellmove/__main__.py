@@ -1,0 +1,5 @@
+"""`python -m cellmove`."""
+
+from cellmove.cli import main
+
+main()

@@ -1,0 +1,8 @@
+"""Can this machine do its work? One small look after the other; nothing is changed anywhere."""
+
+from __future__ import annotations
+
+from cellmove.check.findings import Finding, Result
+from cellmove.check.run import run
+
+__all__ = ["Finding", "Result", "run"]

@@ -1,0 +1,48 @@
+"""The HTTP neighbours: do they know us, and do they offer what a move needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cellmove.check.findings import Finding, fail, ok, warn
+from cellmove.services.neutron import Neutron
+from cellmove.services.placement import MICROVERSION
+from cellmove.services.session import Identity, Service
+
+EXTENSION = "binding-extended"
+
+
+def identity(who: Identity) -> Iterator[Finding]:
+    """Signed in, as somebody who may."""
+    seen = f"user {who.user_id}, project {who.project_id}, roles {', '.join(sorted(who.roles))}"
+    if "admin" in who.roles:
+        yield ok("Keystone", seen)
+    else:
+        do = "Sign in as an administrator, unless your policies allow these roles."
+        yield warn("Keystone", f"{seen}; admin is not among them", do)
+
+
+def network(service: Service) -> Iterator[Finding]:
+    """A port must be able to have a second, inactive binding."""
+    if Neutron(service).has_extension(EXTENSION):
+        yield ok("Neutron", f"extension {EXTENSION}")
+    else:
+        do = "Enable it: the ML2 plugin has it since Rocky."
+        yield fail("Neutron", f"There is no extension {EXTENSION}.", do)
+
+
+def placement(service: Service) -> Iterator[Finding]:
+    """Consumers must bear generations; `service` is not pinned to a microversion."""
+    answer = service.get("/")
+    versions = [str(each.get("max_version", "")) for each in answer.body.get("versions", ())]
+    newest = versions[0] if versions else ""
+    if _numbers(newest) >= _numbers(MICROVERSION):
+        yield ok("Placement", f"up to microversion {newest}")
+    else:
+        seen = f"It offers {newest or 'no microversion'}; {MICROVERSION} is needed."
+        yield fail("Placement", seen, "Upgrade Placement to Rocky or later.")
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    parts = version.split(".")
+    return tuple(int(part) for part in parts) if all(p.isdecimal() for p in parts) else ()

@@ -1,0 +1,259 @@
+"""Every command: its arguments and its help. Nothing heavy is imported before one runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import click
+
+from cellmove.cli.options import Group, Options
+from cellmove.errors import CellmoveError, Exit, Usage
+
+EXIT_CODES = """\b
+Exit codes say what state the cloud is in:
+  0  done                          4  failed, and something remains
+  1  refused, nothing touched      5  stopped on request; resume goes on
+  2  wrong usage                   6  some servers of several failed
+  3  failed, wholly taken back     7  the check found something"""
+
+pass_options = click.make_pass_decorator(Options, ensure=True)
+
+
+@click.group(
+    cls=Group,
+    epilog=EXIT_CODES,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    invoke_without_command=False,
+)
+@click.version_option(package_name="cellmove", message="%(prog)s %(version)s")
+def cellmove() -> None:
+    r"""Move OpenStack servers from one Nova cell to another.
+
+    \b
+    A first move:
+      cellmove check
+      cellmove resize web-1 --to-cell cell2 --dry-run
+      cellmove resize web-1 --to-cell cell2
+      cellmove confirm web-1            (or: cellmove revert web-1)
+
+    SERVER is a UUID, or a name that only one server bears. What was begun is in the journal:
+    a move that failed or was stopped goes on with `resume` or is taken back with `undo`.
+    """
+
+
+def _dry_run(command: Callable[..., Any]) -> Callable[..., Any]:
+    text = "Show the plan and what each step sees now; change nothing."
+    return click.option("--dry-run", is_flag=True, help=text)(command)
+
+
+_yes = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+_servers = click.argument("servers", metavar="SERVER...", nargs=-1, required=True)
+
+
+@cellmove.command()
+@click.argument("server")
+@click.option("--flavor", metavar="FLAVOR", help="New flavor, by name or id; else it stays.")
+@click.option("--to-host", metavar="HOST", help="Target hypervisor; else the one with most room.")
+@click.option("--to-cell", metavar="CELL", help="Target cell, by name or UUID.")
+@click.option(
+    "--on-failure",
+    type=click.Choice(["undo", "stop"]),
+    default="undo",
+    show_default=True,
+    help="Take a failed move back, or leave it to be resumed.",
+)
+@_dry_run
+@click.option(
+    "-y",
+    "--yes",
+    is_flag=True,
+    expose_value=False,
+    help="Taken as by every verb; resize never asks, for it can be taken back.",
+)
+@pass_options
+def resize(options: Options, /, *, server: str, **wish: Any) -> Exit:
+    r"""Move SERVER into another cell, up to VERIFY_RESIZE.
+
+    A running guest is shut down while its disk is copied, and started in the other cell. Its disk
+    in the old one stays until `confirm`.
+
+    \b
+    Examples:
+      cellmove resize web-1 --to-host cmp2a --dry-run
+      cellmove resize web-1 --flavor m1.large
+    """
+    from cellmove.cli import work
+
+    return work.resize(options, server, **wish)
+
+
+@cellmove.command()
+@_servers
+@_dry_run
+@_yes
+@pass_options
+def confirm(options: Options, /, *, servers: tuple[str, ...], dry_run: bool, yes: bool) -> Exit:
+    """Keep each SERVER where it is; delete it in the old cell.
+
+    Deletes the old disks and records: there is no way back. On a terminal it asks first; without
+    a terminal it wants --yes (a script must not hang, nor delete by accident).
+    """
+    from cellmove.cli import work
+
+    return work.end(options, "confirm", servers, dry_run=dry_run, yes=yes)
+
+
+@cellmove.command()
+@_servers
+@_dry_run
+@_yes
+@pass_options
+def revert(options: Options, /, *, servers: tuple[str, ...], dry_run: bool, yes: bool) -> Exit:
+    """Bring each SERVER back to its old cell, flavor and disk.
+
+    Throws away what it wrote to its disk since the resize. On a terminal it asks first; without
+    a terminal it wants --yes (a script must not hang, nor delete by accident).
+    """
+    from cellmove.cli import work
+
+    return work.end(options, "revert", servers, dry_run=dry_run, yes=yes)
+
+
+@cellmove.command()
+@click.argument("move", required=False)
+@pass_options
+def resume(options: Options, /, *, move: str | None) -> Exit:
+    """Go on with a move that failed or was stopped.
+
+    MOVE is a number of `cellmove moves`, or an id; without it, the only one that is open.
+    """
+    from cellmove.cli import work
+
+    return work.resume(options, move)
+
+
+@cellmove.command()
+@click.argument("move")
+@pass_options
+def undo(options: Options, /, *, move: str) -> Exit:
+    """Take back a move that failed or was stopped.
+
+    Stops at the first thing that resists, and says what remains. A finished resize is not undone
+    but reverted.
+    """
+    from cellmove.cli import work
+
+    return work.undo(options, move)
+
+
+@cellmove.command()
+@pass_options
+def moves(options: Options) -> Exit:
+    """List the moves in the journal, newest last."""
+    from cellmove.cli import work
+
+    return work.moves(options)
+
+
+@cellmove.command()
+@click.argument("move")
+@pass_options
+def show(options: Options, /, *, move: str) -> Exit:
+    """Show a move step by step, and what to type next."""
+    from cellmove.cli import work
+
+    return work.show(options, move)
+
+
+@cellmove.command()
+@pass_options
+def check(options: Options) -> Exit:
+    """See whether this machine can do its work.
+
+    Looks at configuration, journal, databases and grants, services, bastion and every hypervisor;
+    changes nothing. Ends with 7 when something failed.
+    """
+    from cellmove.cli import work
+
+    return work.check(options)
+
+
+@cellmove.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@pass_options
+def completion(options: Options, /, *, shell: str) -> Exit:
+    r"""Print the completion script of SHELL.
+
+    \b
+    bash: eval "$(cellmove completion bash)"
+    zsh:  eval "$(cellmove completion zsh)"
+    fish: cellmove completion fish | source
+    """
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    assert found is not None  # click.Choice above
+    script = found(cellmove, {}, "cellmove", "_CELLMOVE_COMPLETE").source()
+    if options.as_json:
+        from cellmove.report.base import emit
+        from cellmove.report.scripts import Completion
+
+        emit(Completion(shell, script), as_json=True)
+    else:
+        click.echo(script)
+    return Exit.DONE
+
+
+def main() -> NoReturn:
+    """Entry point: run what was typed, and end with the code that says how the cloud stands."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run one command; errors are printed here and nowhere else."""
+    options = Options()
+    try:
+        code = cellmove.main(list(argv), prog_name="cellmove", standalone_mode=False, obj=options)
+        return int(code or 0)
+    except click.UsageError as error:
+        options.as_json |= "--json" in argv
+        return _failed(options, _usage(error), error)
+    except (KeyboardInterrupt, click.Abort) as error:
+        stopped = CellmoveError("Stopped, as asked.", "Nothing was touched.")
+        return _failed(options, stopped, error)
+    except CellmoveError as error:
+        return _failed(options, error, error)
+    except Exception as error:
+        return _failed(options, _defect(error), error)
+
+
+def _failed(options: Options, said: CellmoveError, cause: BaseException) -> int:
+    from cellmove.report.base import console, emit
+    from cellmove.report.failures import Failure
+
+    if options.debug:
+        import traceback
+
+        traceback.print_exception(cause)
+    failure = Failure(said)
+    if options.as_json:
+        emit(failure, as_json=True)
+    else:
+        failure.print(console(sys.stderr))
+    return int(said.exit_code)
+
+
+def _usage(error: click.UsageError) -> Usage:
+    command = error.ctx.command_path if error.ctx else "cellmove"
+    return Usage(error.format_message(), do=f"See `{command} --help`.")
+
+
+def _defect(error: Exception) -> CellmoveError:
+    """What nobody foresaw; never from inside a move: there the conductor says how it stands."""
+    return CellmoveError(
+        "cellmove has a defect, or met something it does not know.",
+        f"{type(error).__name__}: {error}",
+        "Nothing was touched; --debug shows where it happened.",
+    )

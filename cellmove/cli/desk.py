@@ -1,0 +1,140 @@
+"""What the commands work with: configuration, journal, cloud, and somebody to tell."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import uuid
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+
+from cellmove.cli.options import Options
+from cellmove.cloud import Cloud
+from cellmove.conductor import Conductor
+from cellmove.config import Config, load, require_database
+from cellmove.errors import Exit, Stopped
+from cellmove.intake import Actor
+from cellmove.interrupts import Interrupts
+from cellmove.journal import Entry, Journal, Mark, default_path, under_way
+from cellmove.opening import OpenCloud, open_cloud
+from cellmove.plan import plan
+from cellmove.progress import Display, display
+from cellmove.report.base import Report, console, emit
+from cellmove.steps.base import Step
+
+
+class Desk:
+    """One command's."""
+
+    def __init__(self, options: Options) -> None:
+        """Nothing is read yet."""
+        self._options = options
+        _hush(debug=options.debug)
+
+    @cached_property
+    def config(self) -> Config:
+        """The configuration.
+
+        Raises:
+            Refused: it cannot be used.
+        """
+        return load(self._options.config, os.environ)
+
+    @cached_property
+    def display(self) -> Display:
+        """Where progress and messages go."""
+        return display(console(sys.stderr), quiet=self._options.quiet)
+
+    @cached_property
+    def journal(self) -> Journal:
+        """The journal; made when there is none.
+
+        Raises:
+            Unreachable: it cannot be opened.
+        """
+        return Journal(self.journal_place)
+
+    @property
+    def journal_place(self) -> Path | str:
+        """Where the journal is or will be."""
+        return self._options.journal or self.config.journal.url or default_path(os.environ)
+
+    def refuse_if_under_way(self, asked: str, *, dry_run: bool) -> None:
+        """Say which command goes on, rather than that the server is locked (by us).
+
+        A dry run does not make a journal only to look into it.
+
+        Raises:
+            Refused: an earlier move of this server is open.
+        """
+        place = str(self.journal_place)
+        if dry_run and "://" not in place and not Path(place).exists():
+            return
+        for entry in self.journal.entries():
+            if entry.is_open and asked in (entry.move.server, entry.move.name):
+                raise under_way(entry)
+
+    @contextmanager
+    def cloud(self, request_id: str | None = None) -> Iterator[OpenCloud]:
+        """The cloud; every service's log will bear the request id, a new one if none is given."""
+        require_database(self.config, os.environ)
+        request_id = request_id or f"req-{uuid.uuid4()}"
+        progress = self.display.transfer
+        with open_cloud(self.config, request_id=request_id, progress=progress) as opened:
+            yield opened
+
+    def actor(self, opened: OpenCloud) -> Actor:
+        """Who we are in the records."""
+        template = self.config.nova.instance_name_template
+        return Actor(opened.who.user_id, opened.who.project_id, domain_template=template)
+
+    @contextmanager
+    def conductor(self, cloud: Cloud, entry: Entry, interrupts: Interrupts) -> Iterator[Conductor]:
+        """A conductor that holds the move's lease and shows how far it is.
+
+        Raises:
+            Refused: another process works on the move.
+        """
+
+        def watch(step: Step, mark: Mark) -> None:
+            if mark in (Mark.FAILED, Mark.UNDOING):
+                interrupts.hold()
+            self.display.step(step, mark)
+
+        with self.journal.lease(entry.move.id):
+            title = f"Move {entry.number}: {entry.verb} {entry.move.name}"
+            self.display.begin(title, plan(entry.verb, entry.move))
+            interrupts.release()
+            try:
+                yield Conductor(self.journal, cloud, watch, interrupts.should_stop)
+            except KeyboardInterrupt:
+                raise Stopped(
+                    "Stopped, as asked.",
+                    "The journal covers what was begun.",
+                    f"See `cellmove show {entry.number}`.",
+                ) from None
+            finally:
+                self.display.end()
+
+    def interrupts(self) -> Interrupts:
+        """Signals that ask instead of killing."""
+        return Interrupts(self.display.say)
+
+    def answer(self, report: Report, code: Exit = Exit.DONE) -> Exit:
+        """Print the command's answer."""
+        emit(report, as_json=self._options.as_json)
+        return code
+
+
+def _hush(*, debug: bool) -> None:
+    """What libraries log and warn of is not for an operator: they even log tracebacks."""
+    if debug:
+        logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+    else:
+        logging.getLogger().addHandler(logging.NullHandler())
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")

@@ -1,0 +1,319 @@
+"""What cellmove is told about the cloud it works on: a TOML file, under environment and flags."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import shlex
+import stat
+import subprocess
+import tomllib
+import urllib.parse
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from cellmove.errors import Refused
+
+SYSTEM_FILE: Final = Path("/etc/cellmove/cellmove.toml")
+PASSWORD_COMMAND_TIMEOUT_SECONDS: Final = 60
+_HIDE_IT: Final = (
+    "Take it out of the URL, and name a file that holds it (`password_file`) or a command that "
+    "prints it (`password_command`) under [database]."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseConfig:
+    """Section `[database]`: nova's API database; the cells are read from its `cell_mappings`."""
+
+    url: str = field(default="", repr=False)
+    """SQLAlchemy URL of nova's API database, without the password."""
+    password_file: str = ""
+    """File whose first line is the password; nobody but owner and group may read it."""
+    password_command: tuple[str, ...] = field(default=(), repr=False)
+    """Program and arguments; the first line it prints is the password."""
+    cell_credentials: Literal["own", "same"] = "own"
+    """`own`: sign in to each cell as `cell_mappings` says; `same`: as to the API database."""
+
+    def password(self) -> str | None:
+        """The password from where it is kept; None when none is configured.
+
+        Raises:
+            Refused: the file or the command cannot be used.
+        """
+        if self.password_file:
+            return _read_password(Path(self.password_file))
+        return _ask_password(self.password_command) if self.password_command else None
+
+
+@dataclass(frozen=True, slots=True)
+class CloudConfig:
+    """Section `[cloud]`: how to sign in."""
+
+    name: str | None = None
+    """Name in clouds.yaml; without it, what OS_CLOUD or the OS_* variables say."""
+    service_name: str | None = None
+    """Another name in clouds.yaml, whose token goes along as `X-Service-Token`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SshConfig:
+    """Section `[ssh]`: the way to the hypervisors."""
+
+    config: str = field(default_factory=lambda: str(Path("~/.ssh/config").expanduser()))
+    """OpenSSH client configuration with keys, known hosts and users."""
+    bastion: str = ""
+    """The host all hypervisors are reached through; without it they are reached directly."""
+    address: str = "{name}"
+    """What to call a hypervisor in SSH; `{name}` is the name of its compute service."""
+
+
+@dataclass(frozen=True, slots=True)
+class NovaConfig:
+    """Section `[nova]`: what nova-compute's own configuration says on the hypervisors."""
+
+    instances_path: str = "/var/lib/nova/instances"
+    instance_name_template: str = "instance-%08x"
+
+
+@dataclass(frozen=True, slots=True)
+class JournalConfig:
+    """Section `[journal]`: where moves are written down."""
+
+    url: str = field(default="", repr=False)
+    """A path, or a SQLAlchemy URL; without it a file under $XDG_STATE_HOME/cellmove."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All of it; an attribute a section, a field a key."""
+
+    database: DatabaseConfig = field(default_factory=DatabaseConfig)
+    cloud: CloudConfig = field(default_factory=CloudConfig)
+    ssh: SshConfig = field(default_factory=SshConfig)
+    nova: NovaConfig = field(default_factory=NovaConfig)
+    journal: JournalConfig = field(default_factory=JournalConfig)
+    path: Path | None = None
+    """The file it was read from."""
+
+
+SECTIONS: Final[Mapping[str, type]] = {
+    "database": DatabaseConfig,
+    "cloud": CloudConfig,
+    "ssh": SshConfig,
+    "nova": NovaConfig,
+    "journal": JournalConfig,
+}
+_LISTS: Final = {"database.password_command"}
+_PATHS: Final = {"database.password_file", "ssh.config"}
+
+
+def variable(section: str, key: str) -> str:
+    """The environment variable that overrides this key of the file."""
+    return f"CELLMOVE_{section}_{key}".upper()
+
+
+def find(flag: str | None, environ: Mapping[str, str]) -> Path | None:
+    """The file to read: --config, $CELLMOVE_CONFIG, the user's, the machine's; None: there is none.
+
+    Raises:
+        Refused: a file was named and is not there.
+    """
+    for named, source in ((flag, "--config"), (environ.get("CELLMOVE_CONFIG"), "$CELLMOVE_CONFIG")):
+        if named:
+            if not Path(named).is_file():
+                raise Refused(
+                    "There is no configuration to read.",
+                    f"{source} names {named}, which is no file.",
+                    "Name another one.",
+                )
+            return Path(named)
+    return next((path for path in _usual_places(environ) if path.is_file()), None)
+
+
+def load(flag: str | None, environ: Mapping[str, str]) -> Config:
+    """Read the configuration; `flag` is the value of --config.
+
+    Raises:
+        Refused: it cannot be read, names unknown keys, or bares a password.
+    """
+    path = find(flag, environ)
+    values = _from_file(path) if path else {}
+    for section, kind in SECTIONS.items():
+        for key in (each.name for each in fields(kind)):
+            if (text := environ.get(variable(section, key))) is not None:
+                name = f"{section}.{key}"
+                values[section, key] = shlex.split(text) if name in _LISTS else text
+    base = path.parent if path else Path()
+    config = _built(values, base, path)
+    _check(config)
+    return config
+
+
+def require_database(config: Config, environ: Mapping[str, str]) -> None:
+    """Every command that looks at the cloud needs one.
+
+    Raises:
+        Refused: it is not configured.
+    """
+    if not config.database.url:
+        places = ", ".join(map(str, _usual_places(environ)))
+        raise Refused(
+            "cellmove does not know the cloud's databases.",
+            f"{config.path} lacks `url` in [database]."
+            if config.path
+            else f"No configuration was found: looked at {places}.",
+            "Write one as docs/configuration.rst shows, or name it with --config.",
+        )
+
+
+def _usual_places(environ: Mapping[str, str]) -> tuple[Path, ...]:
+    home = Path(environ.get("HOME", "/"))
+    base = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
+    return (base / "cellmove" / "cellmove.toml", SYSTEM_FILE)
+
+
+def _from_file(path: Path) -> dict[tuple[str, str], Any]:
+    try:
+        data = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        said = error.strerror if isinstance(error, OSError) else error
+        raise Refused(
+            "The configuration cannot be read.", f"{path}: {said}.", "Mend it, or name another one."
+        ) from None
+    values: dict[tuple[str, str], Any] = {}
+    for section, content in data.items():
+        if section not in SECTIONS:
+            raise _unknown(path, f"[{section}]", (f"[{name}]" for name in SECTIONS))
+        if not isinstance(content, dict):
+            raise _wrong(path, section, "a section")
+        known = [each.name for each in fields(SECTIONS[section])]
+        for key, value in content.items():
+            if key not in known:
+                raise _unknown(path, f"`{key}` in [{section}]", (f"`{name}`" for name in known))
+            values[section, key] = value
+    return values
+
+
+def _built(values: Mapping[tuple[str, str], Any], base: Path, path: Path | None) -> Config:
+    sections: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
+    for (section, key), value in values.items():
+        sections[section][key] = _typed(f"{section}.{key}", value, base, path)
+    return Config(
+        **{name: SECTIONS[name](**content) for name, content in sections.items()}, path=path
+    )
+
+
+def _typed(name: str, value: object, base: Path, path: Path | None) -> str | tuple[str, ...]:
+    if name in _LISTS:
+        if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+            raise _wrong(path, name, 'a list of texts: ["program", "argument"]')
+        return tuple(value)
+    if not isinstance(value, str):
+        raise _wrong(path, name, "a text")
+    return str(base.absolute() / Path(value).expanduser()) if name in _PATHS and value else value
+
+
+def _check(config: Config) -> None:
+    if config.database.cell_credentials not in ("own", "same"):
+        raise _wrong(config.path, "database.cell_credentials", '"own" or "same"')
+    if config.database.password_file and config.database.password_command:
+        raise Refused(
+            "The configuration names two sources of one password.",
+            "[database] has both password_file and password_command.",
+            "Keep one of them.",
+        )
+    if "{name}" not in config.ssh.address:
+        raise _wrong(config.path, "ssh.address", 'a text with {name} in it, like "{name}.example"')
+    if not _names_guests(config.nova.instance_name_template):
+        raise _wrong(config.path, "nova.instance_name_template", 'a text like "instance-%08x"')
+    bare = [url for url in (config.database.url, config.journal.url) if _has_password(url)]
+    if bare and config.path and _others_may_read(config.path):
+        raise Refused(
+            "The configuration bares a password.",
+            f"{config.path} has a URL with a password in it, and everybody may read it.",
+            _HIDE_IT,
+        )
+
+
+def _names_guests(template: str) -> bool:
+    try:
+        return template % 1 != template % 2
+    except (TypeError, ValueError):
+        return False
+
+
+def _has_password(url: str) -> bool:
+    return "://" in url and urllib.parse.urlsplit(url).password is not None
+
+
+def _others_may_read(path: Path) -> bool:
+    return bool(path.stat().st_mode & stat.S_IROTH)
+
+
+def _read_password(path: Path) -> str:
+    what = "The database's password cannot be read."
+    try:
+        if _others_may_read(path):
+            seen = f"Everybody may read {path}, so it is no secret."
+            raise Refused(what, seen, f"Run `chmod o= {shlex.quote(str(path))}`.")
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        said = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise Refused(
+            what, f"{path}: {said}.", "Mend `password_file` in [database], or the file."
+        ) from None
+    return _first_line(text, what, str(path))
+
+
+def _ask_password(argv: Iterable[str]) -> str:
+    what = "The database's password cannot be had."
+    program, *arguments = argv
+    try:
+        answer = subprocess.run(
+            [program, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            timeout=PASSWORD_COMMAND_TIMEOUT_SECONDS,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        do = "Mend `password_command` in [database]."
+        raise Refused(what, _why(program, error), do) from None
+    return _first_line(answer.stdout.decode(errors="replace"), what, program)
+
+
+def _why(program: str, error: Exception) -> str:
+    """Why a command failed, without its arguments: they may be secret."""
+    if isinstance(error, subprocess.CalledProcessError):
+        return f"{program} ended with status {error.returncode}."
+    if isinstance(error, subprocess.TimeoutExpired):
+        return f"{program} took longer than {PASSWORD_COMMAND_TIMEOUT_SECONDS} s."
+    return f"{program}: {os.strerror(error.errno or 0) if isinstance(error, OSError) else error}."
+
+
+def _first_line(text: str, what: str, where: str) -> str:
+    lines = text.splitlines()
+    if not lines or not lines[0]:
+        raise Refused(what, f"{where} gives an empty first line.", "Put the password there.")
+    return lines[0]
+
+
+def _unknown(path: Path, key: str, known: Iterable[str]) -> Refused:
+    names = list(known)
+    near = difflib.get_close_matches(key.partition(" in ")[0], names, n=1, cutoff=0.5)
+    hint = f"Did you mean {near[0]}?" if near else f"Known are {', '.join(names)}."
+    what = "The configuration has a key that cellmove does not know."
+    return Refused(what, f"{path}: {key}.", hint)
+
+
+def _wrong(path: Path | None, name: str, wanted: str) -> Refused:
+    section, _, key = name.partition(".")
+    where = f"`{key}` in [{section}] (${variable(section, key)})" if key else f"`{section}`"
+    return Refused(
+        "The configuration has a value that cellmove cannot use.",
+        f"{where} is not {wanted}.",
+        f"Mend it in {path}." if path else "Mend it.",
+    )
