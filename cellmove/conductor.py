@@ -36,7 +36,7 @@ class Conductor:
         """Run a move; when it fails, take back what was begun, if asked and if that is possible.
 
         Raises:
-            Refused: the move is over or on its way back, or of another version; nothing was touched.
+            Refused: it is over, on its way back, or of another version; nothing was touched.
             TakenBack: it failed and is wholly taken back.
             UndoIncomplete: it failed and something remains.
             Stopped: the operator asked for it.

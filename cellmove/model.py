@@ -168,7 +168,7 @@ class Move:
     source: Host
     target: Host
     migration: str
-    """uuid of the migration: the same row in both cells, and the consumer that holds the source's allocation."""
+    """Its uuid: of a row in either cell, and of the consumer that holds the source's allocation."""
     old_flavor: Flavor
     new_flavor: Flavor
     vm_state: str

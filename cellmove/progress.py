@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Protocol
 
 from rich.console import Console, Group
@@ -81,8 +80,7 @@ class Quiet:
 
     def say(self, text: str) -> None:
         """Said all the same."""
-        with suppress(OSError):
-            self._console.print(text)
+        self._console.print(text)
 
     def end(self) -> None:
         """Nothing."""
@@ -178,41 +176,37 @@ class Alive(Quiet):
 
     def begin(self, title: str, steps: Sequence[Step]) -> None:
         """The title, and the display beneath it."""
-        with suppress(OSError):
-            self._order = [step.name for step in steps]
-            self._console.print(Text(title, style="bold"))
-            self._task = self._steps.add_task("", total=len(steps), at=0)
-            self._live.start()
+        self._order = [step.name for step in steps]
+        self._console.print(Text(title, style="bold"))
+        self._task = self._steps.add_task("", total=len(steps), at=0)
+        self._live.start()
 
     def step(self, step: Step, mark: Mark) -> None:
         """Move the display on."""
-        with suppress(OSError):
-            if mark in _ENDS:
-                self._ended(step, mark)
-            else:
-                self._begun_at = self._clock()
-                verb = "taking back " if mark is Mark.UNDOING else ""
-                at = self._order.index(step.name)
-                text = f"{verb}{step.name}: {step.describe()}"
-                self._steps.update(self._task, description=text, completed=at, at=at + 1)
+        if mark in _ENDS:
+            self._ended(step, mark)
+        else:
+            self._begun_at = self._clock()
+            verb = "taking back " if mark is Mark.UNDOING else ""
+            at = self._order.index(step.name)
+            text = f"{verb}{step.name}: {step.describe()}"
+            self._steps.update(self._task, description=text, completed=at, at=at + 1)
 
     def transfer(self, transfer: Transfer) -> None:
         """Move the bar on."""
-        with suppress(OSError):
-            if transfer.disk not in self._disks:
-                self._disks[transfer.disk] = self._bytes.add_task(transfer.disk, total=None)
-            self._bytes.update(
-                self._disks[transfer.disk],
-                completed=transfer.done_bytes,
-                total=transfer.total_bytes,
-            )
+        if transfer.disk not in self._disks:
+            self._disks[transfer.disk] = self._bytes.add_task(transfer.disk, total=None)
+        self._bytes.update(
+            self._disks[transfer.disk],
+            completed=transfer.done_bytes,
+            total=transfer.total_bytes,
+        )
 
     def end(self) -> None:
         """Take the display away; what scrolled up stays."""
-        with suppress(OSError):
-            self._live.stop()
-            self._steps.remove_task(self._task)
-            self._drop_disks()
+        self._live.stop()
+        self._steps.remove_task(self._task)
+        self._drop_disks()
 
     def _ended(self, step: Step, mark: Mark) -> None:
         word, style = _ENDS[mark]
@@ -226,10 +220,45 @@ class Alive(Quiet):
         self._disks.clear()
 
 
-def display(console: Console, *, quiet: bool) -> Display:
+class Guarded:
+    """A display that falls silent for good when something of it fails."""
+
+    def __init__(self, shown: Display) -> None:
+        self._shown = shown
+        self._lost = False
+
+    def begin(self, title: str, steps: Sequence[Step]) -> None:
+        """As the display does."""
+        self._try(self._shown.begin, title, steps)
+
+    def step(self, step: Step, mark: Mark) -> None:
+        """As the display does."""
+        self._try(self._shown.step, step, mark)
+
+    def transfer(self, transfer: Transfer) -> None:
+        """As the display does."""
+        self._try(self._shown.transfer, transfer)
+
+    def say(self, text: str) -> None:
+        """As the display does."""
+        self._try(self._shown.say, text)
+
+    def end(self) -> None:
+        """As the display does."""
+        self._try(self._shown.end)
+
+    def _try(self, show: Callable[..., None], *what: object) -> None:
+        if not self._lost:
+            try:
+                show(*what)
+            except Exception:  # noqa: BLE001 (a picture is never worth a server)
+                self._lost = True
+
+
+def display(console: Console, *, quiet: bool) -> Guarded:
     """What fits this console."""
     if quiet:
-        return Quiet(console)
+        return Guarded(Quiet(console))
     if console.is_terminal and not console.is_dumb_terminal:
-        return Alive(console)
-    return Lines(console)
+        return Guarded(Alive(console))
+    return Guarded(Lines(console))

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from cellmove.check.findings import Finding, Result
-from cellmove.check.run import run
+from cellmove.check.whole import run
 
 __all__ = ["Finding", "Result", "run"]

@@ -58,6 +58,7 @@ def privileged(layout: Layout, bridge: str = "br-int") -> list[tuple[str, Argv]]
         disks.content(layout.info(_SERVER)),
         disks.make_directory(directory),
         disks.remove_directory(directory),
+        disks.remove_disk(half, disk),
         disks.remove_half(half),
         disks.keep_whole(half, disk),
         disks.write(layout.info(_SERVER)),

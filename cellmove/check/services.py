@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from cellmove.check.findings import Finding, fail, ok, warn
 from cellmove.services.neutron import Neutron
 from cellmove.services.placement import MICROVERSION
-from cellmove.services.session import Identity, Service
+from cellmove.services.service import Service
+from cellmove.services.session import Identity
 
 EXTENSION = "binding-extended"
 

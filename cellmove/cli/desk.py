@@ -22,7 +22,7 @@ from cellmove.interrupts import Interrupts
 from cellmove.journal import Entry, Journal, Mark, default_path, under_way
 from cellmove.opening import OpenCloud, open_cloud
 from cellmove.plan import plan
-from cellmove.progress import Display, display
+from cellmove.progress import Guarded, display
 from cellmove.report.base import Report, console, emit
 from cellmove.steps.base import Step
 
@@ -45,7 +45,7 @@ class Desk:
         return load(self._options.config, os.environ)
 
     @cached_property
-    def display(self) -> Display:
+    def display(self) -> Guarded:
         """Where progress and messages go."""
         return display(console(sys.stderr), quiet=self._options.quiet)
 
@@ -119,6 +119,11 @@ class Desk:
                 ) from None
             finally:
                 self.display.end()
+
+    def remark(self, text: str) -> None:
+        """Say what is worth knowing while one waits, unless nobody wants to."""
+        if not self._options.quiet:
+            self.display.say(text)
 
     def interrupts(self) -> Interrupts:
         """Signals that ask instead of killing."""

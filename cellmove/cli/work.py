@@ -100,9 +100,7 @@ def undo(options: Options, key: str) -> Exit:
         raise Refused(
             f"Move {entry.number} cannot be undone.",
             f"It is {entry.state.value}.",
-            f"To bring the server back, run `{back[0]}`."
-            if back
-            else "There is nothing to do.",
+            f"To bring the server back, run `{back[0]}`." if back else "There is nothing to do.",
         )
     return _undo(desk, entry)
 
@@ -125,7 +123,7 @@ def show(options: Options, key: str) -> Exit:
 def check(options: Options) -> Exit:
     """Whether this machine can do its work."""
     desk = Desk(options)
-    findings = checks.run(lambda: desk.config, lambda: desk.journal, desk.display.say)
+    findings = checks.run(lambda: desk.config, lambda: desk.journal, desk.remark)
     report = Checked(findings)
     return desk.answer(report, report.exit_code)
 

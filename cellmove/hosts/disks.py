@@ -204,7 +204,7 @@ def note_of(layout: Layout, server: str, disks: Iterable[Disk]) -> str:
     note: Mapping[str, str] = {
         layout.disk(server, disk.name): _checked_format(disk.format) for disk in disks
     }
-    return json.dumps(note)
+    return json.dumps(note) + "\n"
 
 
 def free_bytes(printed: str) -> int:

@@ -236,8 +236,16 @@ def _press(domain: Any) -> None:
             raise
 
 
-@functools.cache
+_LOOP_LOCK: Final = threading.Lock()
+
+
 def _start_event_loop() -> None:
+    with _LOOP_LOCK:
+        _event_loop()
+
+
+@functools.cache
+def _event_loop() -> None:
     """Keep-alive needs a loop that runs before the first connection is opened."""
     libvirt.registerErrorHandler(lambda _context, _error: None, None)  # Else it writes to stderr.
     libvirt.virEventRegisterDefaultImpl()

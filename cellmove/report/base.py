@@ -70,8 +70,12 @@ def table(*columns: str) -> Table:
     """A table that folds long values instead of cutting them: an id is never shortened."""
     made = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
     for column in columns:
-        justify = "right" if column == "#" else "left"
-        made.add_column(column, overflow="fold", justify=justify, no_wrap=column == "server")
+        made.add_column(
+            column,
+            overflow="fold",
+            justify="right" if column == "#" else "left",
+            no_wrap=column == "server",
+        )
     return made
 
 

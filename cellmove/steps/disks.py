@@ -1,4 +1,4 @@
-"""The local disks: copied while the guest is off, and deleted only where they are proved elsewhere."""
+"""The local disks: copied while the guest is off, deleted only when proved to be elsewhere."""
 
 from __future__ import annotations
 

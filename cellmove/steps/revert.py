@@ -1,4 +1,4 @@
-"""A revert in both cells' databases: the source's row becomes the server again, the target's goes."""
+"""A revert in both cells' databases: the source's row is the server again, the target's goes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class BeginRevert(TargetCellStep):
 
 
 class CarryHistoryHome(Step):
-    """Copy home every action since the copy, this revert's own included; nova keeps only that one."""
+    """Copy home every action since the copy, this revert's own too; nova keeps only that one."""
 
     name = "carry-history-home"
 
@@ -113,7 +113,7 @@ class CarryStateHome(SourceCellStep):
 
 
 class ShowSource(SourceCellStep):
-    """Show the source's row: before the mapping points at it, or a listing would miss the server."""
+    """Show the source's row before the mapping points at it: no listing misses the server."""
 
     name = "show-source"
 

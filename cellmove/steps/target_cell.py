@@ -165,7 +165,7 @@ class FinishAtTarget(TargetCellStep):
 
 
 class ShowTarget(TargetCellStep):
-    """Show the target's row: before the mapping points at it, or a listing would miss the server."""
+    """Show the target's row before the mapping points at it: no listing misses the server."""
 
     name = "show-target"
 

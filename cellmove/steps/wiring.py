@@ -1,4 +1,4 @@
-"""Open vSwitch on both hypervisors: the ports of the guest's tap devices, as nova's os-vif keeps them."""
+"""Open vSwitch on both hypervisors: the guests' ports, as nova's os-vif keeps them."""
 
 from __future__ import annotations
 

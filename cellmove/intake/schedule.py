@@ -1,4 +1,4 @@
-"""Choosing a target host when none is named: up, enabled, in another cell, and with the most room."""
+"""Choosing a target when none is named: up, enabled, in another cell, with the most room."""
 
 from __future__ import annotations
 

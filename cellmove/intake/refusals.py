@@ -190,7 +190,7 @@ def of_group(
 def of_guest(
     found: Domain | None, reasons: Sequence[str], server: Row, host: Host
 ) -> Iterator[Refused]:
-    """libvirt and nova must agree on the guest, and it must be of a kind that is moved."""
+    """Libvirt and nova must agree on the guest, and it must be of a kind that is moved."""
     if found is None:
         yield Refused(
             f"There is no guest of the server on {host.name}.",
@@ -227,7 +227,12 @@ def of_disks(disks: Sequence[Disk], source: Host) -> Iterator[Refused]:
 
 
 def of_target(
-    found: Domain | None, has_directory: bool, free_bytes: int, needed_bytes: int, target: Host
+    target: Host,
+    found: Domain | None,
+    *,
+    has_directory: bool,
+    free_bytes: int,
+    needed_bytes: int,
 ) -> Iterator[Refused]:
     """The target must be clean of this server, and have room for its disks."""
     if found is not None or has_directory:
@@ -246,7 +251,7 @@ def of_target(
 
 
 def of_service(service: Service | None, host: Host, *, must_be_enabled: bool) -> Iterator[Refused]:
-    """nova-compute must be up and new enough to finish the resize itself, should a user ask it to."""
+    """nova-compute must be up, and new enough to finish the resize if a user asks nova to."""
     if service is None or not service.is_up():
         yield Refused(
             f"nova-compute on {host.name} is not up.",

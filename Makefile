@@ -1,0 +1,72 @@
+# Everything a developer types. `make help` lists it; `make demo` and `make test` do it all.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+INSTALLED := .venv/installed
+PYTHON ?= python3
+# What the virtual environment is built with, and what the unit tests run: real programs.
+BUILD_PACKAGES := python3-venv python3-dev gcc pkg-config libvirt-dev make
+TEST_PACKAGES := qemu-utils openssh-server openssh-client sudo
+MEASURED := $(wildcard benchmarks/*.py)
+
+.PHONY: help venv demo test static unit lab-test lint format types floors bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) \
+	  | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | sort | awk -F '\t' '{printf "  %-12s %s\n", $$1, $$2}'
+
+demo: venv lab ## bring the lab up, move a server across and confirm it, look at it with you
+	$(BIN)/python -m tests.lab.demo
+
+test: static unit lab-test ## everything: linters, types, floors, unit and law tests, then the lab
+
+static: lint types floors ## linters, types and floors
+
+venv: $(INSTALLED) ## put everything into .venv
+
+$(INSTALLED): setup.cfg pyproject.toml
+	@$(call packages,$(BUILD_PACKAGES))
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,lab]'
+	@touch $@
+
+lint: venv ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: venv ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: venv ## mypy, strict
+	$(BIN)/mypy
+
+floors: venv ## import-linter: imports go downward only
+	$(BIN)/lint-imports
+
+unit: venv ## unit and law tests over the fake cloud, with coverage; no lab, under two minutes
+	@$(call packages,$(TEST_PACKAGES))
+	$(BIN)/coverage run -m pytest -m 'not lab' --timeout 120
+	$(BIN)/coverage report
+
+lab-test: venv lab ## tests against the real two-cell cloud (brings the lab up)
+	$(BIN)/pytest -m lab
+
+bench: venv ## list the benchmarks, and how to run one
+	@for each in $(MEASURED); do \
+	  printf '  %s %-28s %s\n' $(BIN)/python "$$each" \
+	    "$$(sed -n '1s/^"""\(.*[^"]\)"*$$/\1/p' "$$each")"; done
+
+clean: ## remove what was built and cached; the lab stays (make lab-down)
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage build dist \
+	  *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Installs those that are missing; asks for root only then.
+packages = playbooks/lab/files/packages $(1)
+
+-include lab.mk

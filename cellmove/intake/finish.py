@@ -1,0 +1,136 @@
+"""Taking in a confirm or a revert: what a resize, nova's own included, has left in both cells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cellmove.cloud import Cloud
+from cellmove.dbcopy import api
+from cellmove.dbcopy.cells import mapped_cells
+from cellmove.dbcopy.database import Row
+from cellmove.errors import Refused
+from cellmove.intake import refusals
+from cellmove.intake.found import Actor, Placed, find, locate, make_move, placed, raise_all
+from cellmove.model import Disk, Move, Port
+
+
+def intake_confirm(cloud: Cloud, server: str, *, actor: Actor, request_id: str) -> Move:
+    """What a confirm of this server's cross-cell resize would be, nova's own included.
+
+    Raises:
+        Refused: it cannot be done; Refusals when there are several reasons.
+    """
+    return _finishing(cloud, server, actor, request_id, back=False)
+
+
+def intake_revert(cloud: Cloud, server: str, *, actor: Actor, request_id: str) -> Move:
+    """What a revert of this server's cross-cell resize would be, nova's own included.
+
+    Raises:
+        Refused: it cannot be done; Refusals when there are several reasons.
+    """
+    return _finishing(cloud, server, actor, request_id, back=True)
+
+
+def _finishing(cloud: Cloud, server: str, actor: Actor, request_id: str, *, back: bool) -> Move:
+    there = find(cloud, locate(cloud, server))
+    found = there.row["uuid"]
+    migration = _resized(there)
+    with cloud.api.read() as rows:
+        cell_id = api.cell_of_host(rows, migration["source_compute"])
+        cells = {mapped.cell.id: mapped.cell for mapped in mapped_cells(rows)}
+    cell = cells.get(cell_id) if cell_id is not None else None
+    if cell is None or cell.uuid not in cloud.cells:
+        raise Refused(
+            "The server's source cell is not known.",
+            f"nova maps {migration['source_compute']} to no cell.",
+            "The source host must stay mapped until the resize is confirmed or reverted.",
+        )
+    home = placed(cloud, cell, found)
+    ports = cloud.network.ports(found)
+    disks = cloud.hosts.reach(home.host.name).disks(found)
+    reasons = list(_finish_reasons(cloud, there, home, migration["uuid"]))
+    if back:
+        reasons += _revert_reasons(cloud, there, home, ports, disks)
+    raise_all(there.row, reasons)
+    return make_move(
+        home,
+        actor,
+        request_id,
+        kind=migration["migration_type"],
+        source=home.host,
+        target=there.host,
+        migration=migration["uuid"],
+        flavors=(home.flavor, there.flavor),
+        vm_state=there.system_metadata("old_vm_state") or "active",
+        ports=ports,
+        disks=disks,
+    )
+
+
+def _resized(there: Placed) -> Row:
+    """The migration of a server that waits to be confirmed or reverted."""
+    migration = next(
+        (
+            row
+            for row in there.records.tables["migrations"]
+            if row["status"] == "finished" and row["cross_cell_move"]
+        ),
+        None,
+    )
+    if there.row["vm_state"] != "resized" or there.row["task_state"] or migration is None:
+        task = f", task_state {there.row['task_state']}" if there.row["task_state"] else ""
+        raise Refused(
+            "The server does not wait to be confirmed or reverted.",
+            f"Its vm_state is {there.row['vm_state']}{task}; "
+            + ("its migration is not finished." if migration is None else "a migration waits."),
+            "`cellmove resize` brings a server there; a resize within a cell is nova's to end.",
+        )
+    return migration
+
+
+def _finish_reasons(cloud: Cloud, there: Placed, home: Placed, migration: str) -> Iterator[Refused]:
+    if not home.row["hidden"]:
+        yield Refused(
+            f"The server's records in {home.cell.name} are not hidden.",
+            "Both cells show the server.",
+            "Compare both cells' rows before deleting either.",
+        )
+    if not any(row["uuid"] == migration for row in home.records.tables["migrations"]):
+        yield Refused(
+            f"The migration {migration} is not in {home.cell.name}.",
+            "The hidden records there are of another move.",
+            "Compare both cells' rows before deleting either.",
+        )
+    yield from refusals.of_records(there.records.tables, there.pci_devices)
+    if cloud.hosts.reach(home.host.name).domain(there.row["uuid"]) is not None:
+        yield Refused(
+            f"The old guest is still defined on {home.host.name}.",
+            "It may have been started behind nova's back.",
+            "Look at that guest before going on.",
+        )
+
+
+def _revert_reasons(
+    cloud: Cloud,
+    there: Placed,
+    home: Placed,
+    ports: tuple[Port, ...],
+    disks: tuple[Disk, ...],
+) -> Iterator[Refused]:
+    yield from refusals.of_service(home.service, home.host, must_be_enabled=False)
+    yield from refusals.of_disks(disks, home.host)
+    yield from refusals.of_ports(ports, there.host)
+    for port in ports:
+        if not any(b.host == home.host.name for b in cloud.network.bindings(port.id)):
+            yield Refused(
+                f"Port {port.id} has no binding at {home.host.name} to go back to.",
+                "Somebody deleted it.",
+                f"Create it: `openstack port binding create --host {home.host.name} {port.id}`.",
+            )
+    if not cloud.placement.allocations(_resized(there)["uuid"]).resources:
+        yield Refused(
+            f"The room on {home.host.name} is no longer held.",
+            "The migration has no allocation in Placement.",
+            "Confirm the server instead.",
+        )
