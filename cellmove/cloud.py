@@ -77,7 +77,7 @@ class Hypervisor(Protocol):
         ...
 
     def undefine(self, server: str) -> None:
-        """Forget a guest that is off; its disks and NVRAM stay. Nothing happens when there is none."""
+        """Forget a guest that is off, if there is one; its disks and NVRAM stay."""
         ...
 
     def start(self, server: str, *, paused: bool = False) -> None:
@@ -89,7 +89,7 @@ class Hypervisor(Protocol):
         ...
 
     def shutdown(self, server: str, timeout_seconds: int) -> None:
-        """Ask the guest to power off, again and again; pull the plug when the time is over (0: now)."""
+        """Press the power button until the guest is off; pull the plug when the time is over."""
         ...
 
     def plug(self, server: str, port: Port) -> None:

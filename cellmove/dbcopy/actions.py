@@ -1,4 +1,4 @@
-"""A server's action and its events, under nova's names (`instance_actions`, `instance_actions_events`).
+"""A server's action and its events, as nova has them in `instance_actions` and `..._events`.
 
 nova finds an action by the server and the request id; cellmove uses one request id per command.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import socket
 import threading
@@ -26,6 +27,10 @@ NO_GATEWAY: Final = False
 """Tells fabric to take none, whatever the configuration says."""
 _GRACE_SECONDS: Final = 10
 """How much later than on the host a command is given up here."""
+
+
+# What paramiko has to say about a lost link is told by our errors, not by lines between them.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True, slots=True)

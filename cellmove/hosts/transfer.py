@@ -81,7 +81,7 @@ class _Process:
     @property
     def failure(self) -> str:
         """What went wrong here; nothing when nothing did."""
-        if not self.popen.returncode:
+        if self.popen.returncode == 0:
             return ""
         return f"{self.host}: {' '.join(self.words) or f'status {self.popen.returncode}'}"
 
@@ -127,8 +127,9 @@ def carry(
     """
     with _written(ssh_config) as path, _both(source, target, path, stall_seconds) as (near, far):
         _follow(near, far, progress, stall_seconds)
-        near.popen.wait(_END_SECONDS)
-        far.popen.wait(_END_SECONDS)
+        for process in (near, far):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.popen.wait(_END_SECONDS)
         seen = "; ".join(filter(None, (near.failure, far.failure)))
         hashes = {near.facts.get("hash"), far.facts.get("hash")}
         if seen or len(hashes) != 1 or None in hashes:

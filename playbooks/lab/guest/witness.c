@@ -1,10 +1,10 @@
 /*
- * witness MAC TARGET...: what a lab guest does all day.
+ * witness MAC FILE: what a lab guest does all day.
  *
  * It broadcasts a heartbeat (UDP port 7777) ten times a second, repeats it on the console once a
- * second, and writes a numbered 512-byte record onto every TARGET once a second, each one flushed.
- * A TARGET is a file, or a disk, whose records begin at 16 MiB. At the start it says which record it
- * found last on each, and goes on from there: the same guest with the same data counts on.
+ * second, and writes a numbered 512-byte record once a second, each one flushed, into FILE (on the
+ * root disk) and onto every further disk, plugged now or later, from 16 MiB on. It first says which
+ * record it found last on each, and goes on from there: the same guest with the same data counts on.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -30,7 +30,8 @@ enum {
 };
 
 struct target {
-    const char *path;
+    char path[64];
+    volatile int busy;
     int fd;
     off_t offset;
     long places;
@@ -58,6 +59,7 @@ static int open_target(struct target *target)
     struct stat status;
     unsigned long long bytes = 0;
 
+    target->last = 0;
     target->fd = open(target->path, O_RDWR | O_CREAT, 0644);
     if (target->fd < 0 || fstat(target->fd, &status) < 0)
         return -1;
@@ -102,7 +104,7 @@ static void *keep_records(void *argument)
 
     if (open_target(target) < 0) {
         printf("GUEST %s cannot hold records\n", target->path);
-        return NULL;
+        return NULL; /* and stays busy: it is not tried again */
     }
     find_last(target);
     for (;;) {
@@ -113,9 +115,34 @@ static void *keep_records(void *argument)
         if (pwrite(target->fd, record, sizeof record, where) != sizeof record || fdatasync(target->fd) < 0) {
             printf("GUEST %s write error\n", target->path);
             fflush(stdout);
+            close(target->fd);
+            target->busy = 0;
             return NULL;
         }
         sleep_seconds(1);
+    }
+}
+
+static void witness(struct target *target)
+{
+    pthread_t thread;
+
+    target->busy = 1;
+    pthread_create(&thread, NULL, keep_records, target);
+    pthread_detach(thread);
+}
+
+/* Disks besides the first (vda), as they come. */
+static void find_disks(void)
+{
+    static struct target disks['z' - 'b' + 1];
+    char letter;
+
+    for (letter = 'b'; letter <= 'z'; letter++) {
+        struct target *disk = &disks[letter - 'b'];
+        snprintf(disk->path, sizeof disk->path, "/dev/vd%c", letter);
+        if (!disk->busy && access(disk->path, F_OK) == 0)
+            witness(disk);
     }
 }
 
@@ -143,6 +170,7 @@ static void beat(const char *mac)
         if (count % HEARTBEATS_PER_SECOND == 0) {
             printf("HEARTBEAT %s\n", text);
             fflush(stdout);
+            find_disks();
         }
         sleep_seconds(1.0 / HEARTBEATS_PER_SECOND);
     }
@@ -150,21 +178,18 @@ static void beat(const char *mac)
 
 int main(int argc, char **argv)
 {
+    static struct target root;
     FILE *random = fopen("/proc/sys/kernel/random/boot_id", "r");
-    int index;
 
-    if (argc < 2)
+    if (argc != 3)
         return 2;
     if (random) {
         if (fscanf(random, "%8s", boot_id) != 1)
             strcpy(boot_id, "unknown");
         fclose(random);
     }
-    for (index = 2; index < argc; index++) {
-        struct target *target = calloc(1, sizeof *target);
-        pthread_t thread;
-        target->path = argv[index];
-        pthread_create(&thread, NULL, keep_records, target);
-    }
+    snprintf(root.path, sizeof root.path, "%s", argv[2]);
+    witness(&root);
+    find_disks();
     beat(argv[1]);
 }
