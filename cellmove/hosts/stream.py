@@ -369,6 +369,11 @@ def end_stale(path: str) -> None:
         raise StreamError("an earlier copy of this disk has not ended yet") from None
     except (OSError, StreamError):
         pass  # Nobody there.
+    remove(path)
+
+
+def remove(path: str) -> None:
+    """Delete a socket; twice is once."""
     if os.path.exists(path):
         os.unlink(path)
 
@@ -381,12 +386,13 @@ def serve(path: str, command: List[str]) -> Tuple[Disk, "subprocess.Popen[bytes]
     while True:
         try:
             return Disk(path, SERVER_SECONDS), child
-        except (FileNotFoundError, ConnectionRefusedError):
-            pass
+        except (OSError, StreamError) as error:
+            failure = error
         if child.poll() is not None:
+            remove(path)  # It listens before it opens the disk.
             raise StreamError(f"the server of the disk ended with status {child.returncode}")
         if time.monotonic() > deadline:
-            raise StreamError("the server of the disk does not answer")
+            raise StreamError(f"the server of the disk does not answer: {failure}")
         time.sleep(0.02)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 
 from rich.console import Console
 from rich.text import Text
@@ -38,7 +39,7 @@ class StepLine:
     at: str
     """When it was begun; ISO 8601, empty when it was not."""
     seconds: float | None
-    """From its beginning to its newest event."""
+    """Worked on it: from each beginning, forward or back, to the event that followed."""
     note: str
     """What its newest failure said."""
 
@@ -48,10 +49,13 @@ def step_line(entry: Entry, name: str) -> StepLine:
     events = [event for event in entry.events if event.step == name]
     if not events:
         return StepLine(name, None, "", None, "")
-    first, last = events[0], events[-1]
-    seconds = datetime.fromisoformat(last.at) - datetime.fromisoformat(first.at)
+    seconds = sum(
+        (datetime.fromisoformat(after.at) - datetime.fromisoformat(event.at)).total_seconds()
+        for event, after in pairwise(events)
+        if event.mark in (Mark.BEGUN, Mark.UNDOING)
+    )
     notes = [event.note for event in events if event.note]
-    return StepLine(name, last.mark, first.at, seconds.total_seconds(), notes[-1] if notes else "")
+    return StepLine(name, events[-1].mark, events[0].at, seconds, notes[-1] if notes else "")
 
 
 @dataclass(frozen=True, slots=True)

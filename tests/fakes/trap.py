@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -23,15 +23,18 @@ class Trap:
     calls: int = 0
     at: int = 0
     when: When = "before"
+    kind: type[BaseException] = Blown
+    watch: Callable[[], None] = lambda: None
+    """Called after each call that was made."""
 
-    def arm(self, at: int, when: When) -> None:
+    def arm(self, at: int, when: When, kind: type[BaseException] = Blown) -> None:
         """Blow at the `at`-th call from now on."""
-        self.calls, self.at, self.when = 0, at, when
+        self.calls, self.at, self.when, self.kind = 0, at, when, kind
 
     def spring(self, when: When) -> None:
         """Blow if this is the call and the moment."""
         if self.calls == self.at and self.when == when:
-            raise Blown(f"call {self.at}, {when}")
+            raise self.kind(f"call {self.at}, {when}")
 
     def around(self, real: Any) -> Any:
         """The same object, each call of which is counted."""
@@ -55,6 +58,7 @@ class _Counted:
         self._trap.calls += 1
         self._trap.spring("before")
         answer = real(*args, **kwargs)
+        self._trap.watch()
         self._trap.spring("after")
         return answer
 
@@ -67,5 +71,6 @@ class _Counted:
             yield rows
             if self._trap.at == number:
                 self._trap.spring("inside")
+        self._trap.watch()
         if self._trap.at == number and self._trap.when == "after":
-            raise Blown(f"call {number}, after")
+            raise self._trap.kind(f"call {number}, after")

@@ -6,8 +6,10 @@ held to the real ones by the contract suite and the lab.
 
 from __future__ import annotations
 
-import copy
+import functools
+import pickle
 import sqlite3
+import weakref
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cellmove.cloud import Cloud
-from cellmove.dbcopy.database import Database, now
+from cellmove.dbcopy.database import now
 from cellmove.intake import Actor, intake_confirm, intake_resize, intake_revert
 from cellmove.journal import Verb
 from cellmove.model import Allocations, Move, Port, Transfer
@@ -31,7 +33,6 @@ from tests.fakes.databases import (
     add_server,
     fake_databases,
     port_of,
-    snapshot,
 )
 from tests.fakes.hypervisor import FakeFile, FakeHosts
 from tests.fakes.network import FakeNetwork
@@ -76,10 +77,67 @@ DOMAIN = """<domain type='qemu'>
 class State:
     """A world put aside."""
 
-    databases: Mapping[str, sqlite3.Connection]
-    ports: Any
-    consumers: Any
-    hosts: Any
+    databases: Mapping[str, bytes]
+    services: bytes
+    """What the fakes of Neutron, Placement and the hosts hold."""
+
+
+class _File:
+    """A database's file behind the back of the code under test."""
+
+    def __init__(self, path: str) -> None:
+        self._raw = sqlite3.connect(path, isolation_level=None)
+        weakref.finalize(self, self._raw.close)
+        self._raw.execute("PRAGMA synchronous = OFF")
+        self._content = b""
+        self._version = -1
+
+    def content(self) -> bytes:
+        """The whole file."""
+        with closing(sqlite3.connect(":memory:")) as memory:
+            self._raw.backup(memory)
+            whole = memory.serialize()
+        # Bytes 18 and 19 say that there is a write-ahead log; memory has none.
+        self._content = whole[:18] + b"\x01\x01" + whole[20:]
+        self._version = self._seen()
+        return self._content
+
+    def put_back(self, content: bytes) -> None:
+        """Make the file what it was; nothing is done when it is so still."""
+        if self._content is content and self._seen() == self._version:
+            return
+        with closing(sqlite3.connect(":memory:")) as memory:
+            memory.deserialize(content)
+            memory.backup(self._raw)
+        self._content, self._version = content, self._seen()
+
+    def query(self, sql: str, *values: str) -> list[dict[str, Any]]:
+        """What a SELECT finds."""
+        cursor = self._raw.execute(sql, values)
+        names = [name for name, *_ in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor]
+
+    def rows(self) -> dict[str, list[tuple[Any, ...]]]:
+        """All rows but for the times that move by themselves."""
+        return {
+            table: sorted(self._raw.execute(query).fetchall(), key=repr)
+            for table, query in self._queries.items()
+        }
+
+    @functools.cached_property
+    def _queries(self) -> dict[str, str]:
+        found = self._raw.execute(
+            "SELECT m.name, c.name FROM sqlite_master m, pragma_table_info(m.name) c"
+            " WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite_%'"
+        )
+        columns: dict[str, list[str]] = {}
+        for table, column in found:
+            columns.setdefault(table, []).extend([f'"{column}"'] * (column not in CLOCKS))
+        return {table: f'SELECT {", ".join(of)} FROM "{table}"' for table, of in columns.items()}
+
+    def _seen(self) -> int:
+        """Another number whenever somebody else has committed."""
+        return int(self._raw.execute("PRAGMA data_version").fetchone()[0])
 
 
 class World:
@@ -89,6 +147,10 @@ class World:
         self.trap = Trap()
         self.progress: list[Transfer] = []
         self.api, self.cells = fake_databases(folder)
+        databases = {"api": self.api, **self.cells}
+        self._files = {
+            name: _File(str(database._engine.url.database)) for name, database in databases.items()
+        }
         self.hosts = FakeHosts(HOSTS)
         self.network = FakeNetwork(wire=self._is_wired)
         self.placement = FakePlacement()
@@ -116,6 +178,7 @@ class World:
 
     def move(self, verb: Verb, flavor: str | None = "c2") -> Move:
         """The move of this verb, as intake makes it now."""
+        self._report_services()
         if verb == "resize":
             return intake_resize(
                 self.cloud,
@@ -131,42 +194,38 @@ class World:
 
     def save(self) -> State:
         """The whole world, to be loaded again."""
-        kept = {}
-        for name, database in self._databases().items():
-            with closing(sqlite3.connect(str(database._engine.url.database))) as file:
-                kept[name] = sqlite3.connect(":memory:")
-                file.backup(kept[name])
-        return State(
-            kept,
-            copy.deepcopy(self.network._ports),
-            copy.deepcopy(self.placement._consumers),
-            copy.deepcopy(self.hosts.by_name),
-        )
+        services = (self.network._ports, self.placement._consumers, self.hosts.by_name)
+        databases = {name: file.content() for name, file in self._files.items()}
+        return State(databases, pickle.dumps(services))
 
     def load(self, state: State) -> None:
         """Put the world back to a saved state."""
-        for name, database in self._databases().items():
-            with closing(sqlite3.connect(str(database._engine.url.database))) as file:
-                state.databases[name].backup(file)
-        self.network._ports = copy.deepcopy(state.ports)
-        self.placement._consumers = copy.deepcopy(state.consumers)
-        self.hosts.by_name = copy.deepcopy(state.hosts)
+        for name, content in state.databases.items():
+            self._files[name].put_back(content)
+        ports, consumers, hosts = pickle.loads(state.services)
+        self.network._ports = ports
+        self.placement._consumers = consumers
+        self.hosts.by_name = hosts
         self.trap.arm(0, "before")
-        for cell in self.cells.values():
-            with cell.write() as rows:
-                rows.change("services", {"last_seen_up": now()}, expect=None, deleted=0)
-
-    def _databases(self) -> dict[str, Database]:
-        return {"api": self.api, **self.cells}
 
     def snapshot(self) -> dict[str, Any]:
         """All there is, but for when a row was last written."""
         return {
-            **{name: _timeless(database) for name, database in self._databases().items()},
+            **{name: file.rows() for name, file in self._files.items()},
             "network": self.network.snapshot(),
             "placement": self.placement.snapshot(),
             "hosts": self.hosts.snapshot(),
         }
+
+    def query(self, database: str, sql: str, *values: str) -> list[dict[str, Any]]:
+        """Ask a database (`api`, or a cell's uuid) behind the back of the code under test."""
+        return self._files[database].query(sql, *values)
+
+    def _report_services(self) -> None:
+        """Every nova-compute says that it is alive: the world may have been put aside for long."""
+        for cell in self.cells.values():
+            with cell.write() as rows:
+                rows.change("services", {"last_seen_up": now()}, expect=None, deleted=0)
 
     def _is_wired(self, port: str, host: str) -> bool:
         hypervisor = self.hosts.by_name[host]
@@ -195,7 +254,7 @@ class World:
         with self.cells[HOSTS[host].uuid].read() as rows:
             row = rows.all("instances", uuid=server)[0]
         xml = DOMAIN.format(
-            name="instance-%08x" % row["id"], server=server, mac=port.mac, device=port.device
+            name=f"instance-{row['id']:08x}", server=server, mac=port.mac, device=port.device
         )
         hypervisor = self.hosts.by_name[host]
         hypervisor.plug(server, port)
@@ -213,15 +272,3 @@ def perform(step: Step, world: World) -> tuple[bool, Saved]:
     after = step.inspect(world.cloud)
     assert after.status is Status.DONE, (step.name, after)
     return True, look.saved
-
-
-def _timeless(database: Any) -> dict[str, list[dict[str, Any]]]:
-    """A database's rows without the times that move by themselves."""
-    with database.read() as rows:
-        return {
-            table: [
-                {name: value for name, value in row.items() if name not in CLOCKS}
-                for row in rows.all(table)
-            ]
-            for table in snapshot(database)
-        }

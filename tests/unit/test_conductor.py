@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from cellmove.conductor import Conductor
-from cellmove.errors import Refused, Stopped, StepFailed, TakenBack, UndoIncomplete, Unknown, Unreachable
+from cellmove.errors import (
+    Refused,
+    StepFailed,
+    Stopped,
+    TakenBack,
+    UndoIncomplete,
+    Unknown,
+    Unreachable,
+)
 from cellmove.journal import Entry, Journal, Mark, State
 from cellmove.model import Move
 from cellmove.steps.base import Step
@@ -248,6 +256,7 @@ def test_an_irreversible_step_refuses_undo_before_anything_is_touched(journal: J
     stage.ground.on_execute["three"] = failing("no luck")
     with pytest.raises(UndoIncomplete) as stands:
         stage.conduct()
+    assert stands.value.seen == "no luck"
     assert f"cellmove resume {stage.number}" in stands.value.do
     with pytest.raises(Refused) as refused:
         stage.undo()

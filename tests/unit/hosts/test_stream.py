@@ -197,6 +197,7 @@ def test_a_server_that_cannot_start_is_told(tmp_path: Path) -> None:
 
     assert read.returncode == 1
     assert b"No such file" in read.stderr
+    assert not ends.socket("send").exists()
 
 
 def test_nothing_stays_behind(ends: Ends) -> None:
