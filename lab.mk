@@ -1,6 +1,7 @@
 # The lab: a real two-cell OpenStack in namespaces of this machine. Included by the Makefile; as root.
 LAB_DIR := /var/lib/cellmove-lab
-LAB_LOCK := flock --close /run/cellmove-lab.lock
+# A directory that is always there: one make at a time, and nothing is left behind.
+LAB_LOCK := flock --close /var/lib
 
 .PHONY: lab lab-status lab-stop lab-down
 
@@ -16,4 +17,4 @@ lab-stop: ## stop the lab and lose its servers; the next make lab starts it from
 
 lab-down: ## stop the lab and leave nothing of it
 	@test ! -x $(LAB_DIR)/bin/stop || $(LAB_LOCK) $(LAB_DIR)/bin/stop --purge
-	@rm -rf lab $(LAB_DIR) /run/cellmove-lab.lock
+	@rm -rf lab $(LAB_DIR)

@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 """Is all of the lab well? Prints a table; exits 0 only when it is.
 
-Runs on the machine as root: daemons are asked for at each supervisor, computes and agents at the
-APIs.
+Runs on the machine as root: asks each host's supervisor for its daemons, and the APIs for computes
+and agents.
 """
 
 from __future__ import annotations
@@ -16,6 +16,10 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
+from xmlrpc.client import Fault, ServerProxy
+
+from supervisor.xmlrpc import SupervisorTransport
 
 LAB = Path(__file__).resolve().parents[1]
 HYPERVISORS = sorted(path.name.removeprefix("host-") for path in LAB.glob("etc/host-cmp*"))
@@ -45,33 +49,48 @@ class Row:
         return f"{self.host:8} {self.name:42} {'ok  ' if self.well else 'DOWN'} {self.detail}"
 
 
-def enter(host: str, *argv: str) -> subprocess.CompletedProcess[str]:
-    """A command inside a lab host, whatever its exit code."""
-    return subprocess.run(
-        [LAB / "bin" / "enter", host, *argv],
+def supervisor(host: str) -> Any:
+    """The supervisor of one host, through its socket as this machine sees it."""
+    socket = LAB / "run" / "supervisor-control.sock"
+    if host != SERVICES:
+        pid = (LAB / "run" / f"{host}.pid").read_text().strip()
+        socket = Path(f"/proc/{pid}/root/run/supervisor.sock")
+    transport = SupervisorTransport(None, None, f"unix://{socket}")
+    return ServerProxy("http://localhost", transport=transport).supervisor
+
+
+def daemons(host: str) -> list[Row]:
+    """Each daemon of one host, as its supervisor says."""
+    try:
+        known = supervisor(host).getAllProcessInfo()
+    except (OSError, Fault) as problem:
+        return [Row(host, "supervisord", well=False, detail=str(problem))]
+    return [
+        Row(host, info["name"], info["statename"] == "RUNNING", info["description"])
+        for info in known
+    ]
+
+
+def mend() -> list[str]:
+    """Start the daemons that stopped; their names."""
+    started = []
+    for host in HOSTS:
+        stopped = [row.name for row in daemons(host) if not row.well]
+        if stopped and stopped != ["supervisord"]:
+            supervisor(host).startAllProcesses()
+            started += [f"{host} {name}" for name in stopped]
+    return started
+
+
+def members() -> list[Row]:
+    """Each compute, conductor, scheduler and layer-2 agent, as the APIs see it."""
+    answer = subprocess.run(
+        [LAB / "bin" / "enter", SERVICES, "/usr/bin/python3", "-c", QUESTION],
         env=os.environ | {"OS_CLIENT_CONFIG_FILE": str(LAB / "etc" / "clouds.yaml")},
         capture_output=True,
         text=True,
         check=False,
     )
-
-
-def daemons(host: str) -> list[Row]:
-    """Each daemon of one host, as its supervisor says."""
-    answer = enter(host, "supervisorctl", "status")
-    words = [line.split(None, 2) for line in answer.stdout.splitlines()]
-    known = [word for word in words if len(word) > 1 and word[1].isupper()]
-    if not known:
-        return [Row(host, "supervisord", well=False, detail=(answer.stderr or "no answer").strip())]
-    return [
-        Row(host, name.split(":")[-1], state == "RUNNING", " ".join([state, *rest]))
-        for name, state, *rest in known
-    ]
-
-
-def members() -> list[Row]:
-    """Each compute, conductor, scheduler and layer-2 agent, as the APIs see it."""
-    answer = enter(SERVICES, "/usr/bin/python3", "-c", QUESTION)
     if answer.returncode:
         said = answer.stderr.strip().splitlines() or ["no answer"]
         return [Row(SERVICES, "APIs", well=False, detail=said[-1])]
@@ -109,7 +128,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--wait", type=float, default=0, help="seconds to wait until all is well")
     parser.add_argument("--quiet", action="store_true", help="print only what is not well")
+    parser.add_argument("--mend", action="store_true", help="start what stopped, and no more")
     options = parser.parse_args()
+    if options.mend:
+        sys.stdout.write("".join(f"started {name}\n" for name in mend()))
+        return 0
     deadline = time.monotonic() + options.wait
     rows = survey()
     while not all(row.well for row in rows) and time.monotonic() < deadline:

@@ -15,7 +15,7 @@ short_description: write many small files
 options:
   root: {description: directory that paths are relative to, required: true}
   files: {description: path to content; programs (#!) become executable, type: dict, required: true}
-  scripts: {description: directory whose files are copied into root/bin, type: path}
+  scripts: {description: directory whose files become those of root/bin, type: path}
   mode: {description: octal mode of the files, default: '0600'}
 """
 
@@ -42,7 +42,7 @@ def write(path: Path, content: str, mode: int) -> None:
 
 
 def main() -> None:
-    """Write what differs and name it in `changed_files`."""
+    """Write what differs, remove scripts of an earlier version, name both in `changed_files`."""
     module = AnsibleModule(
         argument_spec={
             "root": {"type": "path", "required": True},
@@ -53,11 +53,16 @@ def main() -> None:
     )
     root, mode = Path(module.params["root"]), int(module.params["mode"], 8)
     changed = []
-    for name, content in wanted(module.params["files"], module.params["scripts"]).items():
+    everything = wanted(module.params["files"], module.params["scripts"])
+    for name, content in everything.items():
         path = root / name
         if not path.exists() or path.read_text() != content:
             write(path, content, mode | 0o100 if content.startswith("#!") else mode)
             changed.append(name)
+    for path in sorted((root / "bin").iterdir()) if module.params["scripts"] else []:
+        if f"bin/{path.name}" not in everything:
+            path.unlink()
+            changed.append(f"bin/{path.name}")
     module.exit_json(changed=bool(changed), changed_files=changed)
 
 
