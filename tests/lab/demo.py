@@ -65,8 +65,9 @@ def cellmove(*argv: str) -> None:
 
 def clear(nova: Nova) -> None:
     """Delete the server of an earlier demo."""
+    named = f"display_name = '{NAME}' AND deleted = 0"
     for cell, schema in CELLS.items():
-        for row in rows(f"{cell}.{schema}", "instances", f"display_name = '{NAME}' AND deleted = 0"):
+        for row in rows(f"{cell}.{schema}", "instances", named):
             if not row["hidden"]:
                 nova.delete(row["uuid"])
 
@@ -85,8 +86,8 @@ def prove(nova: Nova, guest: GuestWatch, begun: float, up: float) -> None:
     """The guest is the same one: its data, its address, its network."""
     shown = nova.show(guest.server)
     record = guest.record_found(TARGET)
-    assert shown["status"] == "ACTIVE" and shown["OS-EXT-SRV-ATTR:host"] == TARGET
-    assert record is not None and record >= 5, "the records on the root disk do not go on"
+    assert (shown["status"], shown["OS-EXT-SRV-ATTR:host"]) == ("ACTIVE", TARGET)
+    assert (record or 0) >= 5, "the records on the root disk do not go on"
     assert guest.golden(TARGET), "the golden file has changed"
     assert guest.heard_from(up) == {TARGET}, "the guest runs elsewhere too"
     console.print(f"- nova shows it ACTIVE on {TARGET}, with its uuid {guest.server}")
