@@ -122,7 +122,7 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def ends_soon(pid: int, timeout_seconds: float = 10) -> bool:
+def ends_soon(pid: int, timeout_seconds: float = 60) -> bool:
     """Whether a process ends within some seconds."""
     deadline = time.monotonic() + timeout_seconds
     while time.monotonic() < deadline:

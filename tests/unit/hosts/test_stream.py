@@ -233,17 +233,17 @@ def test_a_sender_ends_when_its_input_does(tmp_path: Path) -> None:
         assert process.stdin
         process.stdin.close()  # Nobody reads its output either: it is stuck.
 
-        assert process.wait(10) == 3
+        assert process.wait(60) == 3
         assert ends_soon(served)
 
 
 def test_a_receiver_that_hears_nothing_gives_up(ends: Ends) -> None:
     command = ends.writes("qcow2", 25 * MIB)
-    command[command.index("20")] = "1"
+    command[command.index("20")] = "2"
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         (served,) = wait_for_server(ends.directory)
 
-        assert process.wait(10) == -signal.SIGALRM
+        assert process.wait(60) == -signal.SIGALRM
         assert ends_soon(served)
 
 
@@ -255,7 +255,7 @@ def test_a_server_that_was_left_alone_is_ended_by_the_next_try(ends: Ends, whole
     written = received(command, whole)
 
     assert written.returncode == 0, written.stderr
-    assert stale.wait(10) == 0
+    assert stale.wait(60) == 0
     assert not Path(f"/proc/{served}").exists()
 
 
@@ -284,17 +284,15 @@ def test_replies_may_come_in_any_order_and_in_pieces(tmp_path: Path) -> None:
 
 
 def test_a_server_that_goes_away_is_an_error(tmp_path: Path) -> None:
-    disk = make(tmp_path / "d", "raw", MIB)
     path = tmp_path / "s"
-    with subprocess.Popen(server(disk, "raw", path, read_only=True)) as process:
-        wait_for_server(tmp_path)
-        client = stream.Disk(str(path), 10)
-        process.kill()
-        process.wait()
+    command = server(make(tmp_path / "d", "raw", MIB), "raw", path, read_only=True)
+    client, process = stream.serve(str(path), command)
+    process.kill()
+    process.wait()
 
-        with pytest.raises((stream.StreamError, OSError)):
-            client.data_blocks()
-        client.hang_up()
+    with pytest.raises((stream.StreamError, OSError)):
+        client.data_blocks()
+    client.hang_up()
 
 
 @pytest.mark.parametrize("name", ["stream.py", "leash.py"])
@@ -336,8 +334,6 @@ def servers(directory: Path) -> list[int]:
 def wait_for_server(directory: Path) -> list[int]:
     for _ in range(200):
         if (found := servers(directory)) and any(directory.glob("*.sock")):
-            return found
-        if found and (directory / "s").exists():
             return found
         time.sleep(0.05)
     pytest.fail("no server of the disk started")
