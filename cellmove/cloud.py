@@ -99,7 +99,7 @@ class Hypervisor(Protocol):
     def unplug(self, port: Port) -> None: ...
 
     def wired(self, port: Port) -> bool:
-        """Whether the port's tap device is attached to the bridge (its `ofport` is 1 or more)."""
+        """Whether the port's tap device is there and attached to the bridge."""
         ...
 
     def plugged(self, port: Port) -> bool:
@@ -126,6 +126,10 @@ class Hypervisor(Protocol):
 
     def write_disk_info(self, server: str, disks: Sequence[Disk]) -> None:
         """Write nova's `disk.info` (path -> format) for disks of these names."""
+        ...
+
+    def disk_info(self, server: str) -> Mapping[str, str]:
+        """What nova's `disk.info` says: disk name -> format; empty without one."""
         ...
 
     def free_bytes(self) -> int:

@@ -59,6 +59,8 @@ class Change:
     stamp: tuple[str, ...] = ()
     """Columns that get the time of the write; they are restored but never compared."""
     label: str = ""
+    not_ours: bool = False
+    """Nothing of ours is there yet: a row that is so already is somebody else's work."""
 
     @property
     def key(self) -> str:
@@ -66,7 +68,7 @@ class Change:
 
     def holds(self, rows: Rows) -> bool:
         row = self._row(rows)
-        return row is not None and _same(row, self._known(rows, self.after))
+        return row is not None and not self.not_ours and _same(row, self._known(rows, self.after))
 
     def remember(self, rows: Rows) -> Sequence[str]:
         row = self._row(rows)
@@ -80,7 +82,7 @@ class Change:
 
     def restore(self, rows: Rows, kept: Sequence[str]) -> None:
         row = self._row(rows)
-        if row is None or not kept:
+        if row is None or not kept or self.not_ours:
             return
         old = json.loads(kept[0])
         if _same(row, {name: value for name, value in old.items() if name not in self.stamp}):
@@ -130,41 +132,46 @@ class Upsert:
             rows.change(self.table, self.values, **self.where)
 
     def restore(self, rows: Rows, kept: Sequence[str]) -> None:
-        if kept:
-            old = json.loads(kept[0])
-            row = rows.one(self.table, **self.where)
-            if row is not None and not _same(row, old):
-                rows.change(self.table, old, **self.where)
-        else:
+        if not kept:
+            # The key is this move's own, or a note that only a resize reads.
             rows.delete(self.table, **self.where)
+            return
+        old = json.loads(kept[0])
+        row = rows.one(self.table, **self.where)
+        if row is None or _same(row, old):
+            return
+        if not _same(row, self.values):
+            raise _changed(self.table, self.where, row, self.values)
+        rows.change(self.table, old, **self.where)
 
 
 @dataclass(frozen=True, slots=True)
-class SoftDelete:
-    """No alive row matches: those that do are marked deleted, as nova drops a metadata key."""
+class Remove:
+    """No alive row matches: those that do are deleted for good, as nova drops a key.
+
+    nova 26: db/main/api.py:_instance_metadata_update_in_place. A soft-deleted one would be read
+    as a second value of the key.
+    """
 
     table: str
     where: Mapping[str, Any]
 
     @property
     def key(self) -> str:
-        return self.table + "-deleted"
+        return self.table + "-removed"
 
     def holds(self, rows: Rows) -> bool:
-        return not rows.all(self.table, deleted=0, **self.where)
+        return not rows.count(self.table, deleted=0, **self.where)
 
     def remember(self, rows: Rows) -> Sequence[str]:
-        return [str(row["id"]) for row in rows.all(self.table, deleted=0, **self.where)]
+        return [_kept(row, [*row]) for row in rows.all(self.table, deleted=0, **self.where)]
 
     def apply(self, rows: Rows) -> None:
-        for row in rows.all(self.table, deleted=0, **self.where):
-            gone = {"deleted": row["id"], "deleted_at": now()}
-            rows.change(self.table, gone, id=row["id"], deleted=0)
+        rows.delete(self.table, deleted=0, **self.where)
 
     def restore(self, rows: Rows, kept: Sequence[str]) -> None:
-        alive = {"deleted": 0, "deleted_at": None}
-        for key in kept:
-            rows.change(self.table, alive, expect=None, id=int(key))
+        if self.holds(rows):
+            rows.insert(self.table, [json.loads(each) for each in kept])
 
 
 def _same(row: Row, values: Mapping[str, Any]) -> bool:

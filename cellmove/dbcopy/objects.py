@@ -79,6 +79,9 @@ def spec_with_flavor(text: str, flavor: Flavor) -> str:
     data = after[DATA]
     if _flavor(data["flavor"]) != flavor:
         data["flavor"] = _envelope(flavor, data["flavor"])
+        if data.get("pci_requests"):
+            # Made anew for the new flavor, this time with the server's name on it.
+            data["pci_requests"][DATA]["instance_uuid"] = data["instance_uuid"]
     for name in (
         "retry",
         "requested_destination",

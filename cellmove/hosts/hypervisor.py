@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from cellmove.errors import StepFailed
 from cellmove.hosts import disks, switch
@@ -113,6 +113,10 @@ class RemoteHypervisor:
         note = disks.note_of(self._layout, server, disks_)
         self._as_nova(disks.write(self._layout.info(server)), stdin=note.encode())
 
+    def disk_info(self, server: str) -> Mapping[str, str]:
+        """What nova's `disk.info` says: disk name -> format; empty without one."""
+        return self._noted(server) if self.has_directory(server) else {}
+
     def free_bytes(self) -> int:
         """Room in the file system of the instances directory."""
         return disks.free_bytes(self._shell.run(disks.free(self._layout.instances_path)).stdout)
@@ -157,15 +161,17 @@ class RemoteHypervisor:
 
     def _known_formats(self, server: str) -> dict[str, str]:
         """File name -> format as the host knows it: a guest can forge its disk's head."""
-        known: dict[str, str] = {}
-        if disks.INFO in self._listed(server).splitlines():
-            note = self._as_nova(disks.content(self._layout.info(server))).stdout
-            known |= disks.formats(note)
+        known = self._noted(server)
         if domain := self.domain(server):
             here = self._layout.directory(server) + "/"
             named = GuestXml(domain.xml).disk_formats.items()
             known |= {p.removeprefix(here): kind for p, kind in named if p.startswith(here)}
         return known
+
+    def _noted(self, server: str) -> dict[str, str]:
+        if disks.INFO not in self._listed(server).splitlines():
+            return {}
+        return disks.formats(self._as_nova(disks.content(self._layout.info(server))).stdout)
 
     def _listed(self, server: str) -> str:
         return self._as_nova(disks.listing(self._layout.directory(server))).stdout

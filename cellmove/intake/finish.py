@@ -109,6 +109,12 @@ def _finish_reasons(cloud: Cloud, there: Placed, home: Placed, migration: str) -
             "It may have been started behind nova's back.",
             "Look at that guest before going on.",
         )
+    if cloud.hosts.reach(there.host.name).domain(there.row["uuid"]) is None:
+        yield Refused(
+            f"There is no guest of the server on {there.host.name}.",
+            "libvirt does not know it; the old disks may be the only ones.",
+            "Hard-reboot the server with nova so that it is defined again.",
+        )
 
 
 def _revert_reasons(

@@ -84,13 +84,22 @@ def find(cloud: Cloud, server: str) -> Placed:
             "It is in cell0: it was never placed." if cell and cell.uuid == CELL0 else seen,
             "See `openstack server list --all-projects`.",
         )
+    return placed(cloud, cell, server)
+
+
+def placed(cloud: Cloud, cell: Cell, server: str) -> Placed:
+    """The server as this cell knows it.
+
+    Raises:
+        Refused: the cell does not have it, or its host is not one that servers are moved from.
+    """
     try:
-        return placed(cloud, cell, server)
+        return _placed(cloud, cell, server)
     except Conflict as error:
         raise Refused(error.what, error.seen, error.do) from None
 
 
-def placed(cloud: Cloud, cell: Cell, server: str) -> Placed:
+def _placed(cloud: Cloud, cell: Cell, server: str) -> Placed:
     with cloud.api.read() as api_rows, cloud.cells[cell.uuid].read() as rows:
         records = read_records(rows, server)
         name = records.instance["host"]

@@ -79,7 +79,9 @@ def of_records(tables: Mapping[str, Sequence[Row]], pci_devices: int) -> Iterato
 def of_flavors(old: Flavor, new: Flavor, root: Disk | None) -> Iterator[Refused]:
     """The new flavor must fit what the server has."""
     if new.disabled:
-        yield Refused(f"Flavor {new.name} is disabled.", do="Choose another one.")
+        yield Refused(
+            f"Flavor {new.name} is disabled.", "Nothing new may have it.", "Choose another one."
+        )
     for flavor in dict.fromkeys((old.flavorid, new.flavorid)):
         chosen = old if flavor == old.flavorid else new
         refused = sorted(k for k in chosen.extra_specs if k.startswith(EXTRA_SPECS_REFUSED))

@@ -60,11 +60,16 @@ def _new_flavor(cloud: Cloud, here: Placed, wanted: str | None) -> Flavor:
     with cloud.api.read() as rows:
         found = api.flavor(rows, flavorid=wanted) or api.flavor(rows, name=wanted)
     if found is None:
-        raise Refused(f"There is no flavor {wanted!r}.", do="See `openstack flavor list --all`.")
+        raise Refused(
+            f"There is no flavor {wanted!r}.",
+            "No flavor has this id or name.",
+            "See `openstack flavor list --all`.",
+        )
     if found.id == here.flavor.id:
         raise Refused(
             f"The server has flavor {wanted!r} already.",
-            do="Leave --flavor away to move it without a resize.",
+            "Its resize would change nothing.",
+            "Leave --flavor away to move it without a resize.",
         )
     return found
 
@@ -87,7 +92,11 @@ def _target(
         return choose(cloud, others, flavor)
     mapped = next((m for m in cells if m.cell.id == cell_id), None)
     if mapped is None:
-        raise Refused(f"nova knows no host {to_host!r}.", do="See `openstack hypervisor list`.")
+        raise Refused(
+            f"nova knows no host {to_host!r}.",
+            "No cell has a mapping of it.",
+            "See `openstack hypervisor list`.",
+        )
     if mapped.cell == here.cell or mapped.disabled:
         why = "the server's own cell" if mapped.cell == here.cell else "disabled"
         raise Refused(
@@ -96,11 +105,19 @@ def _target(
             "Within a cell nova's own resize does it; else choose a host of another cell.",
         )
     if to_cell is not None and to_cell not in (mapped.cell.name, mapped.cell.uuid):
-        raise Refused(f"Host {to_host} is not in cell {to_cell}.", f"It is in {mapped.cell.name}.")
+        raise Refused(
+            f"Host {to_host} is not in cell {to_cell}.",
+            f"It is in {mapped.cell.name}.",
+            "Leave --to-cell or --to-host away.",
+        )
     with cloud.cells[mapped.cell.uuid].read() as rows:
         found = api.host(rows, to_host, mapped.cell, zone)
     if found is None:
-        raise Refused(f"Host {to_host} has no hypervisor.", "Its cell has no compute node of it.")
+        raise Refused(
+            f"Host {to_host} has no hypervisor.",
+            "Its cell has no compute node of it.",
+            "Start its nova-compute, or choose another host with --to-host.",
+        )
     return found
 
 

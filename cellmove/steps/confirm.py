@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cellmove.dbcopy import objects
-from cellmove.dbcopy.actions import ActionStarted, EventFinished, EventStarted
-from cellmove.dbcopy.edits import Change, Edit, SoftDelete
+from cellmove.dbcopy.actions import ActionStarted, EventFinished, EventStarted, find_action
+from cellmove.dbcopy.edits import Change, Edit, Remove
 from cellmove.dbcopy.hidden import delete_hidden
 from cellmove.steps.base import Finding, Ports, Saved, Status, Step, TargetCellStep
 
@@ -31,7 +31,12 @@ class BeginConfirm(TargetCellStep):
         move = self.move
         return [
             Change(
-                "migrations", self.migration_row, {"status": "confirming"}, {"status": "finished"}
+                "migrations",
+                self.migration_row,
+                {"status": "confirming"},
+                {"status": "finished"},
+                # nova's own lock looks the same; the action is written together with ours.
+                not_ours=find_action(rows, move) is None,
             ),
             ActionStarted(move, "confirmResize"),
             EventStarted(move, AT_CONDUCTOR, move.conductor),
@@ -90,7 +95,7 @@ class FinishConfirm(TargetCellStep):
                 {"task_state": None},
             ),
             Change("instance_extra", self.owned_row, plain),
-            SoftDelete(
+            Remove(
                 "instance_system_metadata",
                 {"instance_uuid": self.move.server, "key": "old_vm_state"},
             ),

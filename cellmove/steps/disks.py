@@ -31,8 +31,10 @@ class MakeTargetDirectory(Step):
         return f"make the server's directory on {self.move.target.name}"
 
     def inspect(self, cloud: Cloud) -> Finding:
-        there = _target(cloud, self.move).has_directory(self.move.server)
-        return Finding(Status.DONE if there else Status.TODO)
+        # The note is written last: with it the directory is as this step leaves it.
+        noted = _target(cloud, self.move).disk_info(self.move.server)
+        wanted = {disk.name: disk.format for disk in self.move.disks}
+        return Finding(Status.DONE if noted == wanted else Status.TODO)
 
     def execute(self, cloud: Cloud) -> None:
         target = _target(cloud, self.move)

@@ -128,8 +128,16 @@ class _StopGuest(_GuestStep):
 
     def undo(self, cloud: Cloud, saved: Saved) -> None:
         here = self.hypervisor(cloud)
-        if saved.get("state") and here.domain(self.move.server) is not None:
-            here.start(self.move.server)
+        found = here.domain(self.move.server)
+        if not saved.get("state") or found is None:
+            return
+        if found.state == "off":
+            # Its tap devices went with it, and Open vSwitch does not always take up new ones of
+            # the same names: as at each start by nova, the ports are plugged anew.
+            for port in self.move.ports:
+                here.unplug(port)
+                here.plug(self.move.server, port)
+        here.start(self.move.server)
 
 
 class StopSourceGuest(_StopGuest):

@@ -9,7 +9,7 @@ from cellmove.steps.base import Finding, Saved, Side, Status, Step, host_of, oth
 
 if TYPE_CHECKING:
     from cellmove.cloud import Cloud
-    from cellmove.model import Binding
+    from cellmove.model import Binding, Port
 
 UNUSABLE = ("unbound", "binding_failed")
 """`vif_type` of a binding that no layer-2 agent can wire."""
@@ -40,8 +40,7 @@ class BindPorts(Step):
 
     def execute(self, cloud: Cloud) -> None:
         for port in self.move.ports:
-            profile = {k: v for k, v in port.profile.items() if k in PROFILE_KEYS_KEPT}
-            made = cloud.network.bind(port.id, self.move.target.name, port.vnic_type, profile)
+            made = _bind(cloud, port, self.move.target.name)
             if made.vif_type in UNUSABLE:
                 raise StepFailed(
                     f"Port {port.id} cannot be bound at {self.move.target.name}.",
@@ -82,7 +81,7 @@ class _ActivateBindings(Step):
         for port in self.move.ports:
             _activate(cloud, port.id, host_of(self.move, other(self.side)).name)
             if port.id in saved.get("usable", ()):
-                _renew(cloud, port.id, here)
+                _renew(cloud, port, here)
 
 
 class ActivateTargetBindings(_ActivateBindings):
@@ -159,9 +158,19 @@ def _activate(cloud: Cloud, port: str, host: str) -> None:
         )
 
 
-def _renew(cloud: Cloud, port: str, host: str) -> None:
-    """Make an inactive binding anew that Neutron left `unbound` when it stopped being active."""
-    found = _binding(cloud, port, host)
-    if found is not None and not found.active and found.vif_type in UNUSABLE:
-        cloud.network.unbind(port, host)
-        cloud.network.bind(port, host, found.vnic_type, found.profile)
+def _bind(cloud: Cloud, port: Port, host: str) -> Binding:
+    profile = {k: v for k, v in port.profile.items() if k in PROFILE_KEYS_KEPT}
+    return cloud.network.bind(port.id, host, port.vnic_type, profile)
+
+
+def _renew(cloud: Cloud, port: Port, host: str) -> None:
+    """Make an inactive binding anew that Neutron left `unbound` when it stopped being active.
+
+    One that is not there was deleted by an earlier try of ours.
+    """
+    bindings = {binding.host: binding for binding in cloud.network.bindings(port.id)}
+    found = bindings.get(host)
+    if not bindings or (found and (found.active or found.vif_type not in UNUSABLE)):
+        return  # the port is gone, or all is well
+    cloud.network.unbind(port.id, host)
+    _bind(cloud, port, host)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cellmove.dbcopy import objects
-from cellmove.dbcopy.actions import ActionStarted, EventFinished, EventStarted
-from cellmove.dbcopy.edits import Change, Edit, SoftDelete, Upsert
+from cellmove.dbcopy.actions import ActionStarted, EventFinished, EventStarted, find_action
+from cellmove.dbcopy.edits import Change, Edit, Remove, Upsert
 from cellmove.dbcopy.hidden import delete_hidden
 from cellmove.dbcopy.history import carry, drop_carried, missing
 from cellmove.dbcopy.netcache import NetworkCached
@@ -40,15 +40,22 @@ class BeginRevert(TargetCellStep):
 
     def edits(self, rows: Rows, ports: Ports) -> Sequence[Edit]:
         move = self.move
+        # nova's own lock looks the same; the action is written together with ours.
+        not_ours = find_action(rows, move) is None
         return [
             Change(
-                "migrations", self.migration_row, {"status": "reverting"}, {"status": "finished"}
+                "migrations",
+                self.migration_row,
+                {"status": "reverting"},
+                {"status": "finished"},
+                not_ours=not_ours,
             ),
             Change(
                 "instances",
                 self.server_row,
                 {"task_state": "resize_reverting", "availability_zone": move.source.zone},
                 {"task_state": None, "vm_state": "resized"},
+                not_ours=not_ours,
             ),
             ActionStarted(move, "revertResize"),
             EventStarted(move, AT_CONDUCTOR, move.conductor),
@@ -171,7 +178,7 @@ class FinishRevert(SourceCellStep):
                 stamp=("launched_at",),
             ),
             Change("instance_extra", self.owned_row, plain),
-            SoftDelete(
+            Remove(
                 "instance_system_metadata", {"instance_uuid": move.server, "key": "old_vm_state"}
             ),
             Change(

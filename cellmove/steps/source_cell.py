@@ -47,7 +47,14 @@ class GuardServer(SourceCellStep):
         after = {"task_state": "resize_prep", "progress": 0, "auto_disk_config": False}
         action = "resize" if self.move.kind == "resize" else "migrate"
         return [
-            Change("instances", self.server_row, after, before),
+            Change(
+                "instances",
+                self.server_row,
+                after,
+                before,
+                # nova's own lock looks the same; the action is written together with ours.
+                not_ours=find_action(rows, self.move) is None,
+            ),
             ActionStarted(self.move, action),
         ]
 

@@ -146,6 +146,10 @@ class FakeHypervisor:
             raise StepFailed(f"There is no directory of {server} on {self.name}.")
         self.disk_infos[server] = {self.disk_path(server, disk.name): disk.format for disk in disks}
 
+    def disk_info(self, server: str) -> dict[str, str]:
+        note = self.disk_infos.get(server, {})
+        return {path.rpartition("/")[2]: kind for path, kind in note.items()}
+
     def free_bytes(self) -> int:
         return self.free
 

@@ -194,7 +194,8 @@ class World:
 
     def save(self) -> State:
         """The whole world, to be loaded again."""
-        services = (self.network._ports, self.placement._consumers, self.hosts.by_name)
+        placement = self.placement._inventories, self.placement._consumers
+        services = self.network._ports, placement, self.hosts.by_name
         databases = {name: file.content() for name, file in self._files.items()}
         return State(databases, pickle.dumps(services))
 
@@ -202,9 +203,9 @@ class World:
         """Put the world back to a saved state."""
         for name, content in state.databases.items():
             self._files[name].put_back(content)
-        ports, consumers, hosts = pickle.loads(state.services)
+        ports, placement, hosts = pickle.loads(state.services)
         self.network._ports = ports
-        self.placement._consumers = consumers
+        self.placement._inventories, self.placement._consumers = placement
         self.hosts.by_name = hosts
         self.trap.arm(0, "before")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -85,16 +85,23 @@ def test_after_a_death_the_move_is_finished_or_wholly_taken_back(
     play = rehearsal(verb)
     expected = timeless(play.moments[index + 1].snapshot)
     for how, wreck in wrecks(play, index):
-        harm: list[str] = []
-        play.world.trap.watch = lambda harm=harm: harm.extend(unsafe(play.world))
-        play.back_to(wreck)
-        advance(play)
-        assert timeless(play.world.snapshot()) == expected, how
-        assert play.entry.last(play.steps[index].name) in (Mark.DONE, Mark.FOUND), how
-        play.back_to(wreck)
-        take_back(play, wreck, how)
-        play.world.trap.watch = lambda: None
+        with watched(play) as harm:
+            play.back_to(wreck)
+            advance(play)
+            assert timeless(play.world.snapshot()) == expected, how
+            assert play.entry.last(play.steps[index].name) in (Mark.DONE, Mark.FOUND), how
+            play.back_to(wreck)
+            take_back(play, wreck, how)
         assert harm == [], how
+
+
+@contextmanager
+def watched(play: Rehearsal) -> Iterator[list[str]]:
+    """What is unsafe after any outside call of the block."""
+    harm: list[str] = []
+    play.world.trap.watch = lambda: harm.extend(unsafe(play.world))
+    yield harm
+    play.world.trap.watch = lambda: None
 
 
 def take_back(play: Rehearsal, wreck: Moment, how: str) -> None:

@@ -134,6 +134,31 @@ def test_undo_after_half_gives_back_what_was(
 
 
 @pytest.mark.parametrize(("verb", "index", "vm_state"), CASES)
+def test_an_undo_that_was_cut_off_goes_on_to_what_was(
+    stage: Stage, verb: Verb, index: int, vm_state: str
+) -> None:
+    world, step = stage(verb, vm_state).before(index)
+    if not step.reversible:
+        return  # the conductor refuses to undo it
+    before = world.snapshot()
+    ours, saved = perform(step, world)
+    if not ours:
+        return
+    done = world.save()
+    world.trap.arm(0, "before")
+    step.undo(world.cloud, saved)
+    for at in range(1, world.trap.calls + 1):
+        for when in WHENS:
+            world.load(done)
+            world.trap.arm(at, when)
+            with contextlib.suppress(Blown):
+                step.undo(world.cloud, saved)
+            world.trap.arm(0, "before")
+            step.undo(world.cloud, saved)
+            assert before == world.snapshot(), f"call {at}, {when}"
+
+
+@pytest.mark.parametrize(("verb", "index", "vm_state"), CASES)
 def test_execute_converges_from_half(stage: Stage, verb: Verb, index: int, vm_state: str) -> None:
     for world, step, how in stage(verb, vm_state).blows(index):
         cut_off(world, step)
