@@ -88,7 +88,7 @@ class CarryHistoryHome(Step):
 
 
 class CarryStateHome(SourceCellStep):
-    """Bring the source's row to the state of the revert, with what the target's row learned."""
+    """Bring the source's row and migration to the state of the revert."""
 
     name = "carry-state-home"
 

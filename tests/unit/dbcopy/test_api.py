@@ -122,19 +122,22 @@ def test_a_host_with_several_nodes_is_not_chosen_from(databases: Databases) -> N
 
 
 @pytest.mark.parametrize(
-    ("columns", "up"),
+    ("seen_seconds_ago", "columns", "up"),
     [
-        ({"last_seen_up": now()}, True),
-        ({"last_seen_up": now() - datetime.timedelta(minutes=5)}, False),
-        ({"last_seen_up": now(), "forced_down": True}, False),
-        ({"last_seen_up": None, "created_at": None}, False),
+        (0, {}, True),
+        (300, {}, False),
+        (0, {"forced_down": True}, False),
+        (None, {"created_at": None}, False),
     ],
 )
 def test_a_service_is_up_when_it_was_seen_within_a_minute(
-    databases: Databases, columns: dict[str, object], up: bool
+    databases: Databases, seen_seconds_ago: int | None, columns: dict[str, object], up: bool
 ) -> None:
+    seen = None
+    if seen_seconds_ago is not None:
+        seen = now() - datetime.timedelta(seconds=seen_seconds_ago)
     with databases.source.write() as rows:
-        rows.change("services", columns, host="cmp1a")
+        rows.change("services", {"last_seen_up": seen, **columns}, host="cmp1a")
         service = api.compute_service(rows, "cmp1a")
         assert service is not None
         assert service.is_up() is up
