@@ -32,9 +32,7 @@ def nova(admin_nova: Nova) -> Iterator[Nova]:
     admin_nova.servers.clear()
     yield admin_nova
     for server in admin_nova.servers:
-        if admin_nova.show(server).get("OS-EXT-STS:task_state") is not None:
-            admin_nova.reset_to_error(server)
-        admin_nova.delete(server)
+        admin_nova.discard(server)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab.kit.nova import Nova
 from tests.lab.kit.places import STATE, host_run
 
 HEARTBEATS = STATE / "log" / "heartbeat.log"
@@ -39,6 +40,10 @@ class GuestWatch:
     server: str
     mac: str
 
+    @classmethod
+    def of(cls, nova: Nova, server: str) -> GuestWatch:
+        return cls(server, nova.ports(server)[0]["mac_address"])
+
     def console(self, host: str) -> str:
         """The console's output since the guest was started on this host."""
         return host_run(host, ["cat", str(INSTANCES / self.server / "console.log")])
@@ -56,6 +61,20 @@ class GuestWatch:
         """Whether the guest found its golden file unchanged at its last boot."""
         told: list[str] = re.findall(r"GUEST golden file (OK|BAD)", self.console(host))
         return bool(told) and told[-1] == "OK"
+
+    def filled(self, host: str) -> bool:
+        """Whether the guest finds the random content that it once wrote unchanged at this boot."""
+        self.wait_told(host, "GUEST fill ")
+        told: list[str] = re.findall(r"GUEST fill (OK|BAD)", self.console(host))
+        return bool(told) and told[-1] == "OK"
+
+    def wait_told(self, host: str, words: str, timeout_seconds: float = 90) -> None:
+        """Wait until the guest has said this on its console since it was started there."""
+        deadline = time.monotonic() + timeout_seconds
+        while words not in self.console(host).rpartition("GUEST boots so far")[2]:
+            if time.monotonic() > deadline:
+                pytest.fail(f"guest {self.server} does not say {words!r}: {self.console(host)}")
+            time.sleep(0.5)
 
     def heartbeats(self, since: float = 0) -> Iterator[Heartbeat]:
         """All heartbeats since then, oldest first."""
@@ -85,11 +104,7 @@ class GuestWatch:
         Before that, nova's stop takes 20 s and its soft reboot two minutes.
         """
         beat = self.wait_heartbeat(host, since, timeout_seconds)
-        deadline = time.monotonic() + timeout_seconds
-        while "GUEST ready" not in self.console(host).rpartition("GUEST boots so far")[2]:
-            if time.monotonic() > deadline:
-                pytest.fail(f"guest {self.server} is not ready on {host}: {self.console(host)}")
-            time.sleep(0.5)
+        self.wait_told(host, "GUEST ready", timeout_seconds)
         return beat
 
     def longest_silence_seconds(self, since: float) -> float:

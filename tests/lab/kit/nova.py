@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import tempfile
+import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,26 +58,47 @@ class Nova:
         ports: int = 1,
         config_drive: bool = True,
         metadata: Mapping[str, str] | None = None,
+        more: Mapping[str, Any] | None = None,
     ) -> str:
         """Make a server on this host; returns its uuid when it is ACTIVE.
 
-        Metadata `fill_mib` makes the guest write that much random content.
+        Metadata `fill_mib` makes the guest write that much random content; `more` is whatever
+        else nova's API takes (`tags`, `key_name`...).
         """
         networks = self._network.get("/networks", name=net).body["networks"]
-        images = self._image.get("/images", name="tiny").body["images"]
         body = {
             "name": name,
-            "imageRef": images[0]["id"],
+            "imageRef": self.image("tiny"),
             "flavorRef": self.flavor(flavor),
             "networks": [{"uuid": networks[0]["id"]}] * ports,
             "config_drive": config_drive,
             "metadata": dict(metadata or {}),
             "host": host,
+            **(more or {}),
         }
         server: str = self._post("/servers", {"server": body})["server"]["id"]
         self.servers.append(server)
         self.wait_status(server, "ACTIVE", timeout_seconds=BOOT_SECONDS)
         return server
+
+    @contextmanager
+    def lent(self, name: str, host: str, flavor: str = "c1", **wish: Any) -> Iterator[str]:
+        """A server (see `boot`) that is deleted when the block ends, whatever state it is in."""
+        server = self.boot(f"{name}-{uuid.uuid4().hex[:8]}", host, flavor, **wish)
+        try:
+            yield server
+        finally:
+            self.discard(server)
+
+    def discard(self, server: str) -> None:
+        """Delete the server, whatever state a test left it in."""
+        if self.show(server).get("OS-EXT-STS:task_state") is not None:
+            self.reset_to_error(server)
+        self.delete(server)
+
+    def image(self, name: str) -> str:
+        """Id of the image of this name."""
+        return str(self._image.get("/images", name=name).body["images"][0]["id"])
 
     def flavor(self, name: str) -> str:
         """Id of the flavor of this name."""
@@ -85,6 +109,29 @@ class Nova:
         """The server as nova's API shows it; empty when there is none."""
         answer = self._compute.get(f"/servers/{server}")
         return dict(answer.body["server"]) if answer.ok else {}
+
+    def listed(self, server: str) -> list[str]:
+        """Status of each entry that the list of all servers has of this one."""
+        servers = self._compute.get("/servers/detail").body["servers"]
+        return [str(each["status"]) for each in servers if each["id"] == server]
+
+    @contextmanager
+    def watched(self, server: str) -> Iterator[list[list[str]]]:
+        """While the block runs, what each listing says of the server; use another Nova within."""
+        seen: list[list[str]] = []
+        over = threading.Event()
+
+        def look() -> None:
+            while not over.wait(POLL_SECONDS):
+                seen.append(self.listed(server))
+
+        with ThreadPoolExecutor(1) as pool:
+            looking = pool.submit(look)
+            try:
+                yield seen
+            finally:
+                over.set()
+                looking.result()
 
     def status(self, server: str) -> str:
         """`ACTIVE`, `VERIFY_RESIZE`...; `GONE` when there is no such server."""
@@ -163,6 +210,11 @@ class Nova:
         """The server's actions, newest first, as `openstack server event list` has them."""
         path = f"/servers/{server}/os-instance-actions"
         return list(self._compute.get(path).body["instanceActions"])
+
+    def events(self, server: str, action: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The events of one of the server's actions, newest first."""
+        path = f"/servers/{server}/os-instance-actions/{action['request_id']}"
+        return list(self._compute.get(path).body["instanceAction"]["events"])
 
     def _act(self, server: str, body: Mapping[str, Any], *wanted: str) -> None:
         self._post(f"/servers/{server}/action", body)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.lab.kit.places import OUTPUTS
 
@@ -29,19 +33,13 @@ class Cellmove:
     """The installed program with the lab's configuration, and a journal of its own."""
 
     def __init__(self, state: Path) -> None:
+        self.journal = state / "cellmove" / "journal.db"
         self._environment = {**os.environ, "XDG_STATE_HOME": str(state), "NO_COLOR": "1"}
 
     def __call__(self, *argv: str, check: bool = True, timeout_seconds: float = 600) -> Completed:
         """Run to the end; with `check` any exit code but 0 fails the test with what was said."""
-        process = self.start(*argv)
-        try:
-            stdout, stderr = process.communicate(timeout=timeout_seconds)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            stdout, stderr = process.communicate()
-            raise AssertionError(f"{argv} did not end: {stdout}{stderr}") from None
-        done = Completed(process.returncode, stdout, stderr)
-        assert not check or done.code == 0, f"{argv} exited with {done.code}: {stdout}{stderr}"
+        done = self.wait(self.start(*argv), timeout_seconds)
+        assert not check or done.code == 0, f"{argv} exited with {done.code}: {done}"
         return done
 
     def start(self, *argv: str) -> subprocess.Popen[str]:
@@ -54,3 +52,34 @@ class Cellmove:
             stderr=subprocess.PIPE,
             text=True,
         )
+
+    @staticmethod
+    def wait(process: subprocess.Popen[str], timeout_seconds: float = 600) -> Completed:
+        """Until it has ended; what it left."""
+        try:
+            stdout, stderr = process.communicate(timeout=timeout_seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            stdout, stderr = process.communicate()
+            raise AssertionError(f"cellmove did not end: {stdout}{stderr}") from None
+        return Completed(process.returncode, stdout, stderr)
+
+    def reached(self, step: str, mark: str, timeout_seconds: float = 120) -> None:
+        """Wait until a move under way has this mark at this step: the moment to disturb it."""
+        deadline = time.monotonic() + timeout_seconds
+        while (step, mark) not in self.marks():
+            if time.monotonic() > deadline:
+                pytest.fail(f"{step} was not {mark} in {timeout_seconds:.0f} s: {self.marks()}")
+            time.sleep(0.005)
+
+    def marks(self) -> list[tuple[str, str]]:
+        """All events of the journal, newest last."""
+        if not self.journal.exists():
+            return []
+        database = sqlite3.connect(f"file:{self.journal}?mode=ro", uri=True)
+        try:
+            return database.execute("SELECT step, mark FROM events ORDER BY id").fetchall()
+        except sqlite3.OperationalError:  # its tables are being made
+            return []
+        finally:
+            database.close()

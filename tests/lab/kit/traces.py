@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from typing import Any
+
+import pytest
 
 from tests.lab.kit.guest import INSTANCES
 from tests.lab.kit.places import HYPERVISORS, host_run, sql
@@ -12,6 +15,8 @@ from tests.lab.kit.places import HYPERVISORS, host_run, sql
 CELLS = {"cell1": "nova_cell1", "cell2": "nova_cell2"}
 """Server of the lab -> its schema."""
 SCHEMAS = [*CELLS.items(), *(("api", name) for name in ("nova_api", "neutron", "placement"))]
+RESERVED_MIB = 512
+"""What nova-compute counts for the host itself (`reserved_host_memory_mb`)."""
 OF_THE_SERVICES = {"services", "compute_nodes", "agents", "inventories", "resource_providers"}
 """Tables that the services write by themselves all the time: heartbeats, and what hosts have."""
 OF_THE_SERVICES_TOO = {"instance_info_caches": {"updated_at"}}
@@ -74,10 +79,41 @@ def traces(server: str) -> list[str]:
     """
     return [
         *_rows_left(server),
-        *(f"Neutron has port {port}" for (port,) in _ports(server)),
+        *(f"Neutron has port {port} bound at {host}" for port, host in _bindings(server)),
         *(f"Placement has allocations of {consumer}" for consumer in _consumers(server)),
         *(trace for host in HYPERVISORS for trace in _traces_on(host, server)),
     ]
+
+
+def content(host: str, server: str) -> str:
+    """SHA-256 of every file in a server's directory on this host."""
+    argv = ["find", str(INSTANCES / server), "-type", "f", "-exec", "sha256sum", "{}", "+"]
+    return host_run(host, argv)
+
+
+def wait_audited(cell: str, host: str, since: float, timeout_seconds: float = 130) -> None:
+    """Wait until nova-compute of this host has counted its servers since then (once a minute)."""
+    query = f"SELECT UNIX_TIMESTAMP(updated_at) FROM compute_nodes WHERE host = '{host}'"
+    deadline = time.monotonic() + timeout_seconds
+    while float(sql(f"{cell}.{CELLS[cell]}", query)[0][0]) < since:
+        if time.monotonic() > deadline:
+            pytest.fail(f"nova-compute on {host} has not counted its servers")
+        time.sleep(1)
+
+
+def usage(cell: str, host: str) -> tuple[list[int], list[int]]:
+    """MiB of memory, VCPUs and GB of disk that a host's servers take by their rows, and by nova."""
+    database = f"{cell}.{CELLS[cell]}"
+    taken = (
+        f"SELECT {RESERVED_MIB} + IFNULL(SUM(memory_mb), 0), IFNULL(SUM(vcpus), 0),"
+        " IFNULL(SUM(root_gb + ephemeral_gb), 0)"
+        f" FROM instances WHERE host = '{host}' AND deleted = 0"
+    )
+    counted = (
+        f"SELECT memory_mb_used, vcpus_used, local_gb_used FROM compute_nodes WHERE host = '{host}'"
+    )
+    by_rows, by_nova = ([int(n) for n in sql(database, q)[0]] for q in (taken, counted))
+    return by_rows, by_nova
 
 
 def nothing_left(server: str) -> None:
@@ -115,8 +151,12 @@ def _rows_left(server: str) -> list[str]:
     return left
 
 
-def _ports(server: str) -> list[list[str]]:
-    return sql("api.neutron", f"SELECT id FROM ports WHERE device_id = '{server}'")
+def _bindings(server: str) -> list[list[str]]:
+    return sql(
+        "api.neutron",
+        "SELECT id, host FROM ports LEFT JOIN ml2_port_bindings ON port_id = id"
+        f" WHERE device_id = '{server}' ORDER BY id, host",
+    )
 
 
 def _consumers(server: str) -> list[str]:

@@ -1,0 +1,141 @@
+"""What is refused at planning: each reason is named, the exit code is 1, nothing is touched."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from tests.lab.kit.nova import Nova
+from tests.lab.kit.program import Cellmove
+from tests.lab.kit.traces import dump_databases, dump_hosts
+
+pytestmark = pytest.mark.lab
+
+SOURCE, TARGET = "cmp1b", "cmp2b"
+TWINS = f"twins-{uuid.uuid4().hex[:8]}"
+VOLUME = {
+    "source_type": "blank",
+    "destination_type": "volume",
+    "volume_type": "nfs",
+    "volume_size": 1,
+    "boot_index": -1,
+    "delete_on_termination": True,
+}
+UNMOVABLE = {
+    "Servers with volumes are not moved yet.",
+    "Servers with several ports are not moved yet.",
+    "Servers with ephemeral disks or swap are not moved yet.",
+}
+OF_THE_PLAIN = {
+    "a host of its own cell": (("--to-host", "cmp1a"), "Host cmp1a cannot be the target."),
+    "an unknown host": (("--to-host", "nowhere"), "nova knows no host 'nowhere'."),
+    "a host of another cell than asked for": (
+        ("--to-host", TARGET, "--to-cell", "cell1"),
+        f"Host {TARGET} is not in cell cell1.",
+    ),
+    "an unknown flavor": (("--flavor", "none"), "There is no flavor 'none'."),
+    "the flavor that it has": (("--flavor", "c2"), "The server has flavor 'c2' already."),
+    "a smaller root disk": (("--flavor", "c1"), "A root disk never shrinks."),
+}
+
+
+@pytest.fixture(scope="module")
+def plain(admin_nova: Nova) -> Iterator[str]:
+    """A server that could be moved."""
+    server = admin_nova.boot(TWINS, SOURCE, "c2")
+    yield server
+    admin_nova.discard(server)
+
+
+@pytest.fixture(scope="module")
+def laden(admin_nova: Nova) -> Iterator[str]:
+    """A server of the same name, with a volume, an ephemeral disk and two ports."""
+    image = {
+        "source_type": "image",
+        "destination_type": "local",
+        "boot_index": 0,
+        "uuid": admin_nova.image("tiny"),
+        "delete_on_termination": True,
+    }
+    more = {"block_device_mapping_v2": [image, VOLUME]}
+    server = admin_nova.boot(TWINS, SOURCE, "e1", ports=2, more=more)
+    yield server
+    admin_nova.discard(server)
+
+
+@pytest.fixture(scope="module")
+def before(plain: str, laden: str, admin_nova: Nova) -> dict[str, str]:
+    """Everything there is before the first refusal."""
+    for server in (plain, laden):
+        admin_nova.wait_port(server, SOURCE)
+    return everything()
+
+
+def everything() -> dict[str, str]:
+    """All databases and hosts, but what nova goes on mending for a minute after a boot."""
+    found = dump_databases() | dump_hosts()
+    del found["nova_cell1.instance_info_caches"]
+    return found
+
+
+def refused(cellmove: Cellmove, *argv: str) -> Sequence[str]:
+    """What the program names as reasons, one or several."""
+    done = cellmove(*argv, "--json", check=False)
+    assert done.code == 1, done
+    error = done.json()["error"]
+    assert error["exit_code"] == 1
+    return [reason["what"] for reason in error["reasons"]] or [error["what"]]
+
+
+@pytest.mark.usefixtures("before")
+def test_all_reasons_are_named_at_once(laden: str, cellmove: Cellmove) -> None:
+    assert set(refused(cellmove, "resize", laden, "--to-host", TARGET)) >= UNMOVABLE
+
+
+@pytest.mark.usefixtures("before")
+@pytest.mark.parametrize("case", OF_THE_PLAIN)
+def test_a_wish_that_cannot_be_is_refused(case: str, plain: str, cellmove: Cellmove) -> None:
+    wish, what = OF_THE_PLAIN[case]
+    assert refused(cellmove, "resize", plain, *wish) == [what]
+
+
+@pytest.mark.usefixtures("before")
+def test_a_flavor_with_an_ephemeral_disk_is_refused(plain: str, cellmove: Cellmove) -> None:
+    what = "Servers with ephemeral disks or swap are not moved yet."
+    assert what in refused(cellmove, "resize", plain, "--flavor", "e1", "--to-host", TARGET)
+
+
+@pytest.mark.usefixtures("before")
+@pytest.mark.parametrize("verb", ["confirm", "revert"])
+def test_only_a_resized_server_is_confirmed_or_reverted(
+    verb: str, plain: str, cellmove: Cellmove
+) -> None:
+    what = ["The server does not wait to be confirmed or reverted."]
+    assert refused(cellmove, verb, plain, "--yes") == what
+
+
+@pytest.mark.usefixtures("before")
+def test_a_name_that_two_servers_bear_is_refused_with_both_uuids(
+    plain: str, laden: str, cellmove: Cellmove
+) -> None:
+    done = cellmove("resize", TWINS, "--to-host", TARGET, check=False)
+    assert done.code == 1
+    assert plain in done.stderr
+    assert laden in done.stderr
+
+
+@pytest.mark.usefixtures("before")
+def test_an_unknown_server_is_refused(cellmove: Cellmove) -> None:
+    assert refused(cellmove, "resize", "nobody") == ["No single server is named 'nobody'."]
+    unknown = str(uuid.uuid4())
+    assert refused(cellmove, "resize", unknown) == [f"There is no server {unknown} in any cell."]
+
+
+def test_no_refusal_has_touched_anything(
+    before: dict[str, str], plain: str, laden: str, cellmove: Cellmove
+) -> None:
+    refused(cellmove, "resize", laden, "--to-host", TARGET)
+    refused(cellmove, "confirm", plain, "--yes")
+    assert everything() == before
