@@ -23,6 +23,7 @@ HOST_DAEMONS = {
     "libvirtd": "root",
     "ovsdb-server": "root",
     "ovs-vswitchd": "root",
+    "taps-up": "root",
     "neutron-openvswitch-agent": "neutron",
     "nova-compute": "nova",
 }
