@@ -23,6 +23,10 @@ OF_THE_SERVICES_TOO = {"instance_info_caches": {"updated_at"}}
 """Columns of that kind: nova-compute writes the same cache anew every minute."""
 
 
+AUDIT_SECONDS = 60
+"""nova-compute counts what its servers take once a minute."""
+
+
 def columns(server: str, schema: str) -> dict[str, list[str]]:
     """Table -> its columns."""
     found: dict[str, list[str]] = {}
@@ -91,13 +95,20 @@ def content(host: str, server: str) -> str:
     return host_run(host, argv)
 
 
-def wait_audited(cell: str, host: str, since: float, timeout_seconds: float = 130) -> None:
-    """Wait until nova-compute of this host has counted its servers since then (once a minute)."""
-    query = f"SELECT UNIX_TIMESTAMP(updated_at) FROM compute_nodes WHERE host = '{host}'"
+def wait_counted(cell: str, host: str, since: float, timeout_seconds: float = 150) -> None:
+    """Wait until nova-compute of this host has counted its servers since then, and rightly.
+
+    It counts them once a minute and writes only what has changed, so `updated_at` tells nothing:
+    what stands a whole period later is what it counted.
+    """
+    time.sleep(max(0.0, since + 1.25 * AUDIT_SECONDS - time.time()))
     deadline = time.monotonic() + timeout_seconds
-    while float(sql(f"{cell}.{CELLS[cell]}", query)[0][0]) < since:
+    while True:
+        taken, counted = usage(cell, host)
+        if taken == counted:
+            return
         if time.monotonic() > deadline:
-            pytest.fail(f"nova-compute on {host} has not counted its servers")
+            pytest.fail(f"servers take {taken} on {host}, nova-compute counts {counted}")
         time.sleep(1)
 
 
