@@ -9,7 +9,7 @@ import pytest
 
 from tests.lab.kit.nova import Nova
 from tests.lab.kit.program import Cellmove
-from tests.lab.kit.traces import dump_databases, dump_hosts
+from tests.lab.kit.traces import dump_databases, dump_hosts, settled
 
 pytestmark = pytest.mark.lab
 
@@ -70,7 +70,7 @@ def before(plain: str, laden: str, admin_nova: Nova) -> dict[str, str]:
     """Everything there is before the first refusal."""
     for server in (plain, laden):
         admin_nova.wait_port(server, SOURCE)
-    return everything()
+    return settled(everything)
 
 
 def everything() -> dict[str, str]:

@@ -14,7 +14,7 @@ from tests.lab.kit.guest import INSTANCES, GuestWatch
 from tests.lab.kit.nova import Nova
 from tests.lab.kit.places import OUTPUTS, host_run
 from tests.lab.kit.program import Cellmove
-from tests.lab.kit.traces import content, dump_databases, dump_hosts, nothing_left, traces
+from tests.lab.kit.traces import content, dump_databases, dump_hosts, nothing_left, settled, traces
 
 pytestmark = pytest.mark.lab
 
@@ -69,7 +69,7 @@ def test_a_dry_run_of_a_resize_shows_the_plan_and_changes_nothing(
     home: str, tmp_path: Path
 ) -> None:
     looking = Cellmove(tmp_path)
-    before = everything(home)
+    before = settled(lambda: everything(home))
     shown = looking("resize", home, "--flavor", "c2", "--to-host", TARGET, "--dry-run")
     document = looking(
         "resize", home, "--flavor", "c2", "--to-host", TARGET, "--dry-run", "--json"
@@ -100,7 +100,7 @@ def test_a_dry_run_of_the_end_shows_the_plan_and_changes_nothing(
     away: str, verb: str, tmp_path: Path
 ) -> None:
     looking = Cellmove(tmp_path)
-    before = everything(away)
+    before = settled(lambda: everything(away))
     shown = looking(verb, away, "--dry-run")
     document = looking(verb, away, "--dry-run", "--json").json()
     assert everything(away) == before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -23,6 +24,8 @@ OF_THE_SERVICES_TOO = {"instance_info_caches": {"updated_at"}}
 """Columns of that kind: nova-compute writes the same cache anew every minute."""
 
 
+QUIET_SECONDS = 8
+SETTLING_SECONDS = 120
 AUDIT_SECONDS = 60
 """nova-compute counts what its servers take once a minute."""
 
@@ -59,6 +62,24 @@ def dump_databases() -> dict[str, str]:
         for table, count, checksum in sql(f"{server}.{schema}", " UNION ALL ".join(parts)):
             found[f"{schema}.{table}"] = f"{count} rows, {checksum}"
     return found
+
+
+def settled(look: Callable[[], dict[str, str]]) -> dict[str, str]:
+    """What is there once nova has stopped writing: two looks some time apart that agree.
+
+    nova's API says a server is stopped before Neutron's last word on its port is in the cache.
+    """
+    deadline = time.monotonic() + SETTLING_SECONDS
+    before = look()
+    while True:
+        time.sleep(QUIET_SECONDS)
+        after = look()
+        if after == before:
+            return after
+        if time.monotonic() > deadline:
+            changed = [name for name in before | after if before.get(name) != after.get(name)]
+            pytest.fail(f"nova does not come to rest: it writes {changed}")
+        before = after
 
 
 def dump_hosts() -> dict[str, str]:
