@@ -44,7 +44,11 @@ class Guests:
             xml = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
             return Domain(server, domain.name(), _state(domain), xml)
 
-        return self._with_domain(server, look)
+        try:
+            return self._with_domain(server, look)
+        except Unknown:
+            # A link that was lost unseen shows at the first word on it. A look may be repeated.
+            return self._with_domain(server, look)
 
     def define(self, xml: str) -> None:
         """Define a domain, or define it anew."""
