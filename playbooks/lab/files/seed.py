@@ -102,6 +102,9 @@ def seed_cloud(lab: Connection) -> None:
         lab, "vlan100", "10.78.0", provider_network_type="vlan", provider_segmentation_id=100
     )
     lab.block_storage.create_type(name="nfs", extra_specs={"volume_backend_name": "nfs1"})
+    lab.block_storage.create_type(
+        name="shared", extra_specs={"volume_backend_name": "nfs1", "multiattach": "<is> True"}
+    )
     public_key = (LAB / "keys" / "cellmove.pub").read_text()
     for cloud in ("lab", "demo"):
         connect(cloud).compute.create_keypair(name="lab", public_key=public_key)
