@@ -6,10 +6,12 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 
 from cellmove.check.findings import Finding, fail, guarded, ok, warn
-from cellmove.check.grants import missing
+from cellmove.check.grants import EVERY_TABLE, missing
 from cellmove.dbcopy.database import Database
 from cellmove.dbcopy.tables import unknown_tables
 
+COMPUTE_VERSION = 47
+"""Since Ussuri nova-compute confirms and reverts a resize across cells."""
 GRANTS_ADVICE = "Run playbooks/databases.yml, or give the account these grants."
 
 
@@ -28,6 +30,18 @@ def same_release(versions: Mapping[str, str]) -> Iterator[Finding]:
         seen = ", ".join(f"{name}: {version}" for name, version in versions.items())
         do = "Columns that only one cell has are looked at before each move; upgrade nova in both."
         yield warn("cells: release", seen, do)
+
+
+def computes(cell: str, versions: Mapping[str, int | None]) -> Iterator[Finding]:
+    """nova-compute must be able to finish what a user asks nova to finish.
+
+    `versions`: host -> version of its service.
+    """
+    old = [host for host, version in versions.items() if (version or 0) < COMPUTE_VERSION]
+    if old:
+        seen = f"Of a service version below {COMPUTE_VERSION}: {', '.join(old)}."
+        do = "Upgrade them to Ussuri or later: servers are not moved to or from them."
+        yield fail(f"{cell}: nova-compute", seen, do)
 
 
 def census(cell: Database) -> Iterator[Finding]:
@@ -55,7 +69,7 @@ def _grants(database: Database, needs: Mapping[str, frozenset[str]]) -> Iterator
     schema, lines = database.grants()
     lacking = missing(lines, schema, there)
     if not lacking:
-        yield ok(what, f"all that a move needs on {len(there)} tables")
+        yield ok(what, f"all that a move needs on {len(there.keys() - {EVERY_TABLE})} tables")
         return
     seen = "; ".join(f"{table}: no {', '.join(p)}" for table, p in sorted(lacking.items()))
     if any(" ON " not in line for line in lines):
@@ -64,4 +78,4 @@ def _grants(database: Database, needs: Mapping[str, frozenset[str]]) -> Iterator
         yield fail(what, f"{seen}.", GRANTS_ADVICE)
 
 
-_ALWAYS = ("instances", "instance_mappings", "cell_mappings", "migrations")
+_ALWAYS = (EVERY_TABLE, "instances", "instance_mappings", "cell_mappings", "migrations")

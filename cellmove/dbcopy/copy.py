@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from cellmove import errors
-from cellmove.dbcopy.database import Row, Rows
+from cellmove.dbcopy.database import IdsOf, Row, Rows
 from cellmove.dbcopy.tables import (
     ACTIONS,
     BY_NAME,
@@ -17,6 +17,7 @@ from cellmove.dbcopy.tables import (
     DELETION_ORDER,
     EVENTS,
     Fate,
+    Table,
 )
 
 PER_CELL = {
@@ -44,19 +45,15 @@ class Records:
 
 
 def read_records(rows: Rows, server: str) -> Records:
-    """Everything that is copied of a server.
+    """Everything that is copied of a server, in one round trip.
 
     Raises:
         Conflict: this cell does not have the server.
     """
-    tables: dict[str, tuple[Row, ...]] = {}
-    for table in COPIED:
-        where: dict[str, Any] = {table.key: server}
-        if table.name == EVENTS:
-            where = {table.key: _ids(tables[ACTIONS])}
-        if "deleted" in rows.columns(table.name):
-            where["deleted"] = 0
-        tables[table.name] = tuple(sorted(rows.all(table.name, **where), key=_age))
+    found = rows.several(*((table.name, _alive(rows, table, server)) for table in COPIED))
+    tables = {
+        table.name: tuple(sorted(its, key=_age)) for table, its in zip(COPIED, found, strict=True)
+    }
     if not tables["instances"]:
         raise errors.Conflict(
             "The server's records cannot be read.",
@@ -66,30 +63,62 @@ def read_records(rows: Rows, server: str) -> Records:
     return Records(server, MappingProxyType(tables))
 
 
-def write_records(rows: Rows, records: Records, *, instance: Mapping[str, Any]) -> None:
-    """Insert a server's records into a cell that has none of it, under new ids.
+def _alive(rows: Rows, table: Table, server: str) -> dict[str, Any]:
+    where: dict[str, Any] = {table.key: server}
+    if table.name == EVENTS:
+        where = {table.key: IdsOf(ACTIONS, {"instance_uuid": server, "deleted": 0})}
+    return where | ({"deleted": 0} if "deleted" in rows.columns(table.name) else {})
 
-    One statement a table, however many rows. `instance` overrides columns of the server's own
-    row (`hidden`...). Times are kept; what holds ids of the source cell (`PER_CELL`) is NULL; the
-    EC2 id is kept where it is free. Columns that this cell lacks are left out: `obstacles` has
+
+def write_records(rows: Rows, records: Records, *, instance: Mapping[str, Any]) -> None:
+    """Insert a server's records into a cell that has none of it, under new ids; then read them.
+
+    One statement a table, however many rows, and one round trip for all that is read again: what
+    the cell has is compared with what it was given. `instance` overrides columns of the server's
+    own row (`hidden`...). Times are kept; what holds ids of the source cell (`PER_CELL`) is NULL;
+    the EC2 id is kept where it is free. Columns that this cell lacks are left out: `obstacles` has
     made sure that they hold nothing.
 
     Raises:
         Conflict: a record is in the way; the transaction is to be rolled back.
+        StepFailed: the cell does not hold what was written; the transaction is to be rolled back.
     """
     new_actions: dict[int, int] = {}
+    written: dict[str, list[Row]] = {}
     for table in COPIED:
         found = records.tables[table.name]
         values = _portable(table.name, found, rows.columns(table.name))
         if table.name == "instances":
-            values = [{**row, **instance} for row in values]
+            # NULL counts as visible; nova's own queries treat it so only here and there.
+            values = [{**row, "hidden": bool(row["hidden"]), **instance} for row in values]
         elif table.name == EC2_IDS:
             values = _with_free_ids(rows, found, values)
         elif table.name == EVENTS:
             values = [row | {"action_id": new_actions[row["action_id"]]} for row in values]
-        ids = rows.insert(table.name, values)
+        ids = rows.insert(table.name, values, ids=table.name == ACTIONS)
         if table.name == ACTIONS:
             new_actions = dict(zip(_ids(found), ids, strict=True))
+        written[table.name] = values
+    _check_written(written, read_records(rows, records.server))
+
+
+def _check_written(written: Mapping[str, Sequence[Row]], there: Records) -> None:
+    """What a column cannot hold is an error of the database; what it changes in silence is not."""
+    for name, values in written.items():
+        given, found = sorted(values, key=_tag), sorted(there.tables[name], key=_tag)
+        wrong = {
+            column
+            for row, its in zip(given, found, strict=False)
+            for column, value in row.items()
+            if its[column] != value
+        }
+        if wrong or len(given) != len(found):
+            raise errors.StepFailed(
+                "The copy of the server's records is not exact.",
+                f"{name} holds {len(found)} instead of {len(given)} row(s), or not what was "
+                f"written into {', '.join(sorted(wrong)) or 'them'}.",
+                "Nothing was written; compare the definition of this table in both cells.",
+            )
 
 
 def delete_records(rows: Rows, server: str) -> None:
@@ -111,24 +140,16 @@ def delete_records(rows: Rows, server: str) -> None:
 
 def leftovers(rows: Rows, server: str) -> dict[str, int]:
     """Table -> how many rows this cell has of the server, soft-deleted ones too; not the zeros."""
-    found = {}
-    for table in CENSUS:
-        if table.fate is Fate.STAY or table.name == EVENTS:
-            continue
-        count = rows.count(table.name, **{table.key: server})
-        if count:
-            found[table.name] = count
-    return found
+    looked = [table for table in CENSUS if table.fate is not Fate.STAY and table.name != EVENTS]
+    counted = rows.counts(*((table.name, {table.key: server}) for table in looked))
+    return {table.name: count for table, count in zip(looked, counted, strict=True) if count}
 
 
 def _portable(name: str, found: Sequence[Row], columns: frozenset[str]) -> list[Row]:
     """The rows without their ids and what only their own cell understands."""
     gone = {column: None for column in PER_CELL.get(name, ()) if column in columns}
-    return [
-        {column: value for column, value in row.items() if column != "id" and column in columns}
-        | gone
-        for row in found
-    ]
+    kept = [column for column in (found[0] if found else ()) if column in columns - {"id"}]
+    return [{column: row[column] for column in kept} | gone for row in found]
 
 
 def _with_free_ids(rows: Rows, found: Sequence[Row], values: Sequence[Row]) -> list[Row]:
@@ -146,3 +167,8 @@ def _ids(found: Sequence[Row]) -> list[int]:
 def _age(row: Row) -> tuple[str, int]:
     """Oldest first: ids alone lie where nova has copied newest first."""
     return str(row.get("created_at") or ""), row.get("id") or 0
+
+
+def _tag(row: Row) -> str:
+    """The order of the rows without an age; all others stay as they are."""
+    return str(row.get("tag") or "") if "resource_id" in row else ""

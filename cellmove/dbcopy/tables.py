@@ -128,9 +128,6 @@ DELETION_ORDER = (
 
 BY_NAME = {table.name: table for table in CENSUS}
 
-SHADOW_PREFIX = "shadow_"
-"""`nova-manage db archive_deleted_rows` moves deleted rows there; nothing refers to them."""
-
 
 def unknown_tables(database: Database) -> dict[str, tuple[str, str]]:
     """Tables that may know a server and that the census does not list.
@@ -141,8 +138,4 @@ def unknown_tables(database: Database) -> dict[str, tuple[str, str]]:
     with database.read() as rows:
         found = dict.fromkeys(rows.tables_with("instance_uuid"), ("instance_uuid", "uuid"))
         found |= rows.tables_referring_to("instances")
-    return {
-        name: columns
-        for name, columns in sorted(found.items())
-        if name not in BY_NAME and not name.startswith(SHADOW_PREFIX)
-    }
+    return {name: columns for name, columns in sorted(found.items()) if name not in BY_NAME}

@@ -287,6 +287,15 @@ def _define_api_groups() -> None:
         _api(name, [*_texts(columns), *group])
 
 
+def _define_api_quotas() -> None:
+    for name, whose in (
+        ("quotas", "project_id"),
+        ("quota_classes", "class_name"),
+        ("project_user_quotas", "user_id! project_id!"),
+    ):
+        _api(name, [*_texts(f"{whose} resource!"), *_ints("hard_limit")])
+
+
 for _define in (
     _define_hosts,
     _define_server,
@@ -294,6 +303,7 @@ for _define in (
     _define_history,
     _define_api,
     _define_api_groups,
+    _define_api_quotas,
 ):
     _define()
 for _metadata in (API, CELL):

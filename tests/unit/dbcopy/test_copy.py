@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -124,6 +125,33 @@ def test_ids_of_the_source_cell_are_not_carried(databases: Databases) -> None:
     assert copied(databases).tables["instance_extra"][0]["migration_context"] is None
 
 
+def test_hidden_is_never_null_in_a_copy(databases: Databases) -> None:
+    with databases.source.write() as rows:
+        rows.change("instances", {"hidden": None}, uuid=SERVER)
+    records = read(databases.source)
+    with databases.target.write() as rows:
+        write_records(rows, records, instance={})
+    assert read(databases.target).instance["hidden"] == 0
+
+
+@pytest.mark.parametrize(
+    ("meddler", "what"),
+    [
+        ("UPDATE instance_metadata SET value = 'x' WHERE id = NEW.id", "written into value"),
+        ("DELETE FROM instance_metadata", "instance_metadata holds 0 instead of 1"),
+    ],
+)
+def test_a_copy_that_the_target_changes_in_silence_is_found_and_not_kept(
+    databases: Databases, meddler: str, what: str
+) -> None:
+    statement = f"CREATE TRIGGER m AFTER INSERT ON instance_metadata BEGIN {meddler}; END"
+    target = with_changed_schema(databases.target, statement)
+    before = snapshot(target)
+    with pytest.raises(errors.StepFailed, match=what):
+        copied(dataclasses.replace(databases, target=target))
+    assert snapshot(target) == before
+
+
 def test_soft_deleted_rows_stay_behind(databases: Databases) -> None:
     with databases.source.write() as rows:
         gone = {"instance_uuid": SERVER, "key": "gone", "value": "1", "deleted": 9}
@@ -225,7 +253,9 @@ def test_round_trips_do_not_grow_with_rows(databases: Databases) -> None:
     assert statements_of_a_copy(databases) == few
     reading, writing, deleting = few
     tables = len(COPIED)
-    assert (reading, writing) <= (tables + 4, tables + 2)
+    # SQLite has no way to ask for all tables in one round trip: the lab counts those.
+    assert reading <= tables + 4
+    assert writing <= 2 * tables + 2
     assert deleting <= len(DELETION_ORDER) + 2
 
 
@@ -302,9 +332,9 @@ def test_in_a_move_each_cell_has_its_own_state_but_not_its_own_history(
         }
         rows.insert(ACTIONS, [action])
     there = read(databases.target)
-    assert differences(here, there, request_id="req-ours") == []
+    assert differences(here, there, unfinished={"req-ours"}) == []
     assert [each.table for each in differences(here, there)] == [ACTIONS]
-    strict = differences(here, there, fresh=True, request_id="req-ours")
+    strict = differences(here, there, fresh=True, unfinished={"req-ours"})
     assert [(each.table, each.column or each.key) for each in strict] == [
         ("instances", "host"),
         ("instances", "vm_state"),

@@ -12,10 +12,10 @@ import pytest
 import sqlalchemy as sa
 
 from cellmove import errors
-from cellmove.dbcopy import connection, database
-from cellmove.dbcopy.database import Database, Rows
+from cellmove.dbcopy import connection, database, schema
+from cellmove.dbcopy.database import Database, IdsOf, Rows
 from tests.fakes.databases import NEIGHBOURS, counted, snapshot
-from tests.unit.dbcopy.conftest import SERVER, Databases
+from tests.unit.dbcopy.conftest import SERVER, Databases, with_changed_schema
 
 OTHER = "22222222-2222-4222-8222-222222222222"
 
@@ -301,3 +301,49 @@ def test_the_fake_cells_never_share_an_id(databases: Databases) -> None:
         with cell.read() as rows:
             ids.append({row["id"] for row in rows.all("instances")})
     assert not ids[0] & ids[1]
+
+
+def test_several_tables_are_read_as_one_by_one(databases: Databases) -> None:
+    wanted = [
+        ("instances", {"uuid": SERVER}),
+        ("share_mapping", {"instance_uuid": SERVER}),
+        ("tags", {"resource_id": SERVER}),
+    ]
+    with databases.source.read() as rows:
+        assert rows.several(*wanted) == [rows.all(table, **where) for table, where in wanted]
+        assert rows.counts(*wanted) == [1, 0, 2]
+        assert rows.counts() == []
+
+
+def test_rows_are_found_by_the_ids_of_other_rows(databases: Databases) -> None:
+    with databases.source.read() as rows:
+        actions = rows.all("instance_actions", instance_uuid=SERVER)
+        events = rows.all("instance_actions_events", action_id=[row["id"] for row in actions])
+        of_server = IdsOf("instance_actions", {"instance_uuid": SERVER})
+        assert rows.all("instance_actions_events", action_id=of_server) == events
+        nobodys = IdsOf("instance_actions", {"instance_uuid": OTHER})
+        assert rows.count("instance_actions_events", action_id=nobodys) == 0
+
+
+def test_without_ids_none_are_asked_for(databases: Databases) -> None:
+    action = {"instance_uuid": SERVER, "action": "reboot"}
+    with databases.source.write() as rows:
+        assert rows.insert("instance_actions", [action, action], ids=False) == []
+        assert rows.count("instance_actions", action="reboot") == 2
+
+
+def test_a_schema_that_was_upgraded_is_seen_after_some_minutes(
+    databases: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = databases.source._engine.url
+    clock = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    cell = Database(url, name="cell c")
+    with cell.read() as rows:
+        assert "novelty" not in rows.columns("instances")
+    with_changed_schema(databases.source, "ALTER TABLE instances ADD COLUMN novelty TEXT")
+    with cell.read() as rows:
+        assert "novelty" not in rows.columns("instances")
+    clock[0] += schema.KEPT_SECONDS + 1
+    with cell.read() as rows:
+        assert "novelty" in rows.columns("instances")

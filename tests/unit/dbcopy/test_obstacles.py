@@ -15,7 +15,10 @@ from tests.unit.dbcopy.conftest import SERVER, Databases, with_changed_schema
 
 
 def found(databases: Databases) -> list[str]:
-    return obstacles(databases.source, databases.target, SERVER)
+    """Each as a person reads it; it says what is wrong, what was seen and what to do."""
+    reasons = obstacles(databases.source, databases.target, SERVER)
+    assert all(each.what and each.seen and each.do for each in reasons)
+    return [str(each) for each in reasons]
 
 
 def changed(databases: Databases, *statements: str) -> Databases:
@@ -54,7 +57,7 @@ def test_a_column_that_only_the_source_has_is_one_when_it_holds_something(
     databases: Databases,
 ) -> None:
     (why,) = found(with_column(databases, "'precious'"))
-    assert "cell cell2 has no column instances.novelty" in why
+    assert "cell cell2 has no column instances.novelty, and the server has 1 value(s) in it" in why
 
 
 def test_a_column_that_only_the_source_has_is_none_when_it_is_empty(
@@ -75,7 +78,7 @@ def test_an_unknown_table_is_one_when_it_has_rows_of_the_server(
     databases = with_table(databases)
     assert unknown_tables(databases.source) == {"future": ("instance_uuid", "uuid")}
     (why,) = found(databases)
-    assert "The table future of cell cell1 has 1 row(s)" in why
+    assert "future has 1 row(s) of the server" in why
 
 
 def test_an_unknown_table_is_none_when_it_has_rows_of_others(
@@ -136,7 +139,7 @@ def test_leftovers_in_the_target_are_even_when_soft_deleted(
         rows.insert("instances", [{"uuid": SERVER, "deleted": 5}])
         rows.insert("instance_id_mappings", [{"uuid": SERVER}])
     first, second = found(databases)
-    assert "already has 1 row(s) of the server in instances" in first
+    assert "instances has 1 row(s) of it" in first
     assert "instance_id_mappings" in second
 
 
