@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,35 +26,23 @@ COPIED_OTHERWISE: Mapping[str, tuple[str, ...]] = {
 
 MOVING: Mapping[str, tuple[str, ...]] = {
     "instances": (
-        *COPIED_OTHERWISE["instances"],
-        *(
-            "vm_state",
-            "task_state",
-            "power_state",
-            "progress",
-            "host",
-            "node",
-            "launched_at",
-        ),
-        *("availability_zone", "instance_type_id", "memory_mb", "vcpus", "root_gb"),
-        *("ephemeral_gb", "auto_disk_config", "cleaned"),
+        *("hidden", "vm_state", "task_state", "power_state", "progress", "launched_at", "cleaned"),
+        *("host", "node", "availability_zone"),
+        *("instance_type_id", "memory_mb", "vcpus", "root_gb", "ephemeral_gb"),
     ),
-    "instance_extra": (
-        *_CLAIM,
-        "flavor",
-        "updated_at",
-        "numa_topology",
-        "pci_requests",
-    ),
-    "instance_info_caches": ("network_info", "updated_at"),
-    "block_device_mapping": ("attachment_id", "connection_info", "updated_at"),
-    "migrations": ("status", "updated_at"),
-    "instance_actions": ("updated_at", "finish_time", "message"),
+    "instance_extra": (*_CLAIM, "flavor", "numa_topology", "pci_requests"),
+    "instance_info_caches": ("network_info",),
+    "block_device_mapping": ("attachment_id", "connection_info"),
+    "migrations": ("status",),
+    "instance_actions": ("finish_time", "message"),
 }
-"""What each cell has for itself from the first write of a move to its end."""
+"""What each cell has for itself from the first write of a move to its end, with `updated_at`."""
 
 MOVING_KEYS: Mapping[str, tuple[str, ...]] = {"instance_system_metadata": ("old_vm_state",)}
 """Rows that each cell has for itself in a move, by their key."""
+
+ONE_ROW = ("instance_extra", "instance_info_caches")
+"""Tables with one row a server, which need no key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,48 +59,65 @@ class Difference:
 
 
 def differences(
-    here: Records, there: Records, *, fresh: bool = False, request_id: str = ""
+    here: Records,
+    there: Records,
+    *,
+    fresh: bool = False,
+    unfinished: Collection[str | None] = (),
 ) -> list[Difference]:
     """What differs, but for ids and what each cell has for itself in a move (`MOVING`).
 
-    `fresh`: the one was just copied from the other, so only `COPIED_OTHERWISE` may differ.
-    `request_id`: the actions of this request are still being written, and are not looked at.
+    Values are compared here, not by a database: its collation calls `a`, `A` and `a ` the same.
+
+    `fresh`: the one was just copied from the other, so only `COPIED_OTHERWISE` may differ, and
+    JSON must be the same text. `unfinished`: request ids of actions that each cell writes for
+    itself; they are not looked at.
     """
     may_differ = COPIED_OTHERWISE if fresh else MOVING
+    said = _exactly if fresh else _plain
     found: list[Difference] = []
     for table in (table.name for table in COPIED):
-        left = _keyed(here, table, request_id)
-        right = _keyed(there, table, request_id)
-        ignored = IDS | set(may_differ.get(table, ()))
+        left = _keyed(here, table, unfinished)
+        right = _keyed(there, table, unfinished)
+        ignored = {*IDS, *may_differ.get(table, ()), *(() if fresh else ("updated_at",))}
         own = () if fresh else MOVING_KEYS.get(table, ())
         for key in sorted(left.keys() | right.keys()):
             if key.split(" #")[0] not in own:
-                found += _row_differences(table, key, left.get(key), right.get(key), ignored)
+                rows = left.get(key), right.get(key)
+                found += _row_differences(table, key, rows, ignored, said)
     return found
 
 
 def _row_differences(
-    table: str, key: str, left: Row | None, right: Row | None, ignored: Iterable[str]
+    table: str,
+    key: str,
+    rows: tuple[Row | None, Row | None],
+    ignored: Collection[str],
+    said: Callable[[Any], Any],
 ) -> list[Difference]:
+    left, right = rows
     if left is None or right is None:
-        sides = [MISSING if row is None else "present" for row in (left, right)]
+        sides = [MISSING if row is None else "present" for row in rows]
         return [Difference(table, key, "", *sides)]
-    columns = sorted((left.keys() & right.keys()) - set(ignored))
+    pairs = {column: (left[column], right[column]) for column in left.keys() & right.keys()}
+    for column in left.keys() ^ right.keys():
+        # Of one release only: empty is as good as absent.
+        pairs[column] = (left.get(column) or None, right.get(column) or None)
     return [
-        Difference(table, key, column, _shown(left[column]), _shown(right[column]))
-        for column in columns
-        if _plain(left[column]) != _plain(right[column])
+        Difference(table, key, column, *map(_shown, pairs[column]))
+        for column in sorted(pairs.keys() - set(ignored))
+        if said(pairs[column][0]) != said(pairs[column][1])
     ]
 
 
-def _keyed(records: Records, table: str, request_id: str) -> dict[str, Row]:
+def _keyed(records: Records, table: str, unfinished: Collection[str | None]) -> dict[str, Row]:
     """Rows by natural key; equal keys are numbered in the order of the rows."""
     requests = {row["id"]: row for row in records.tables[ACTIONS]}
     seen: Counter[str] = Counter()
     keyed: dict[str, Row] = {}
     for row in records.tables[table]:
         action = requests.get(row["action_id"], {}) if table == EVENTS else row
-        if request_id and action.get("request_id") == request_id:
+        if table in (ACTIONS, EVENTS) and action.get("request_id") in unfinished:
             continue
         key = _key(table, row, action)
         seen[key] += 1
@@ -121,6 +126,8 @@ def _keyed(records: Records, table: str, request_id: str) -> dict[str, Row]:
 
 
 def _key(table: str, row: Row, action: Mapping[str, Any]) -> str:
+    if table in ONE_ROW:
+        return ""
     if table in (ACTIONS, EVENTS):
         parts = (action.get("action"), action.get("request_id"), row.get("event"))
         return " ".join(str(part) for part in parts if part)
@@ -128,6 +135,10 @@ def _key(table: str, row: Row, action: Mapping[str, Any]) -> str:
         if row.get(column):
             return str(row[column])
     return str(row.get("uuid") or row.get("created_at") or "")
+
+
+def _exactly(value: Any) -> Any:
+    return value
 
 
 def _plain(value: Any) -> Any:

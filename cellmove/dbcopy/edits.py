@@ -174,6 +174,76 @@ class Remove:
             rows.insert(self.table, [json.loads(each) for each in kept])
 
 
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """An owner's rows in this table say what the `wanted` ones say, no more and no less.
+
+    `by` is the column that tells them apart; `wanted` has that one and those that are to be the
+    same. Rows that are there keep their ids and times; a new one has the `created_at` it is given.
+    """
+
+    table: str
+    owner: Mapping[str, Any]
+    by: str
+    wanted: Sequence[Mapping[str, Any]]
+    besides: tuple[str, ...] = ()
+    """What `by` holds in rows that are not looked at."""
+
+    @property
+    def key(self) -> str:
+        return self.table
+
+    def holds(self, rows: Rows) -> bool:
+        return not self._to_do(rows)
+
+    def remember(self, rows: Rows) -> Sequence[str]:
+        """Only what differs: each row as it is and as it will be, null where there is none."""
+        return [json.dumps(each, default=str) for each in self._to_do(rows)]
+
+    def apply(self, rows: Rows) -> None:
+        for old, new in self._to_do(rows):
+            self._turn(rows, old, new)
+
+    def restore(self, rows: Rows, kept: Sequence[str]) -> None:
+        mine = self._mine(rows)
+        for text in kept:
+            old, new = json.loads(text)
+            row = mine.get(str((old or new)[self.by]))
+            if row is None if old is None else row is not None and _same(row, old):
+                continue
+            if row is not None if new is None else row is None or not _same(row, new):
+                raise _changed(self.table, self.owner, row or {}, new or old)
+            self._turn(rows, new, old)
+
+    def _to_do(self, rows: Rows) -> list[tuple[Row | None, Row | None]]:
+        mine = self._mine(rows)
+        wanted = {str(row[self.by]): dict(row) for row in self.wanted}
+        to_do: list[tuple[Row | None, Row | None]] = []
+        for key, new in wanted.items():
+            if key in self.besides:
+                continue
+            if key not in mine:
+                to_do.append((None, new))
+                continue
+            new.pop("created_at", None)
+            if not _same(mine[key], new):
+                to_do.append(({name: mine[key][name] for name in new}, new))
+        return to_do + [(row, None) for key, row in mine.items() if key not in wanted]
+
+    def _mine(self, rows: Rows) -> dict[str, Row]:
+        found = {str(row[self.by]): row for row in rows.all(self.table, **self.owner)}
+        return {key: row for key, row in found.items() if key not in self.besides}
+
+    def _turn(self, rows: Rows, old: Row | None, new: Row | None) -> None:
+        """From the one to the other, expected as it was seen."""
+        if old is None:
+            rows.insert(self.table, [{**self.owner, **(new or {})}])
+        elif new is None:
+            rows.delete(self.table, **{**self.owner, self.by: old[self.by]})
+        else:
+            rows.change(self.table, new, **{**self.owner, **old})
+
+
 def _same(row: Row, values: Mapping[str, Any]) -> bool:
     return all(_text(row.get(name)) == _text(value) for name, value in values.items())
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import copy
 import enum
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from cellmove import errors
-from cellmove.model import Flavor, Port
+from cellmove.model import Flavor
 
 Slot = Literal["cur", "old", "new"]
 Envelope = dict[str, Any]
@@ -115,46 +115,6 @@ def migration_context(server: str, migration_id: int, version: str = "1.2") -> s
             f"{side}_resources": None,
         }
     return json.dumps(_new("MigrationContext", version, data, changed=True))
-
-
-def network_info(text: str | None, ports: Sequence[Port]) -> str:
-    """`instance_info_caches.network_info` with each interface as its port is bound now.
-
-    Networks and addresses are kept: they do not change with a binding. An interface without a
-    port is dropped. nova 26: network/neutron.py:API._build_vif_model.
-
-    Raises:
-        StepFailed: the cache lacks one of the ports.
-    """
-    before: list[dict[str, Any]] = json.loads(text or "[]")
-    by_id = {port.id: port for port in ports}
-    missing = sorted(by_id.keys() - {vif["id"] for vif in before})
-    if missing:
-        raise errors.StepFailed(
-            "nova's network cache of the server is out of date.",
-            f"It lacks port {', '.join(missing)}.",
-            "Wait a minute for nova-compute to heal it, then try again.",
-        )
-    after = [vif | _bound(vif, by_id[vif["id"]]) for vif in before if vif["id"] in by_id]
-    return json.dumps(after) if after != before else text or "[]"
-
-
-def _bound(vif: Mapping[str, Any], port: Port) -> dict[str, Any]:
-    network = dict(vif["network"])
-    if "bridge_name" in port.details:
-        # As long as a device's name may be.
-        network["bridge"] = str(port.details["bridge_name"])[:14]
-    return {
-        "address": port.mac,
-        "network": network,
-        "type": port.vif_type,
-        "details": dict(port.details),
-        "devname": port.device,
-        "ovs_interfaceid": port.id if port.vif_type == "ovs" else None,
-        "active": port.status == "ACTIVE",
-        "vnic_type": port.vnic_type,
-        "profile": dict(port.profile),
-    }
 
 
 def _parsed(text: str, column: str) -> Any:

@@ -9,7 +9,6 @@ from cellmove.dbcopy import objects
 from cellmove.dbcopy.actions import ActionStarted, EventFinished, EventStarted, find_action
 from cellmove.dbcopy.edits import Change, Edit, Remove, Upsert
 from cellmove.dbcopy.hidden import delete_hidden
-from cellmove.dbcopy.history import carry, drop_carried, missing
 from cellmove.dbcopy.netcache import NetworkCached
 from cellmove.steps.base import (
     Finding,
@@ -62,31 +61,6 @@ class BeginRevert(TargetCellStep):
         ]
 
 
-class CarryHistoryHome(Step):
-    """Copy home every action since the copy, this revert's own too; nova keeps only that one."""
-
-    name = "carry-history-home"
-
-    def describe(self) -> str:
-        return f"copy the actions since into {self.move.source.cell.name}"
-
-    def inspect(self, cloud: Cloud) -> Finding:
-        with cloud.target(self.move).read() as there, cloud.source(self.move).read() as home:
-            requests = missing(there, home, self.move.server)
-            begun = there.one("migrations", uuid=self.move.migration, status="reverting")
-        if begun is None or requests:
-            return Finding(Status.TODO, saved={"requests": requests})
-        return Finding(Status.DONE)
-
-    def execute(self, cloud: Cloud) -> None:
-        with cloud.target(self.move).read() as there, cloud.source(self.move).write() as home:
-            carry(there, home, self.move.server)
-
-    def undo(self, cloud: Cloud, saved: Saved) -> None:
-        with cloud.source(self.move).write() as home:
-            drop_carried(home, self.move.server, saved.get("requests", ()))
-
-
 class CarryStateHome(SourceCellStep):
     """Bring the source's row and migration to the state of the revert."""
 
@@ -119,30 +93,6 @@ class CarryStateHome(SourceCellStep):
         ]
 
 
-class ShowSource(SourceCellStep):
-    """Show the source's row before the mapping points at it: no listing misses the server."""
-
-    name = "show-source"
-
-    def describe(self) -> str:
-        return f"show the server in {self.move.source.cell.name}"
-
-    def edits(self, rows: Rows, ports: Ports) -> Sequence[Edit]:
-        return [Change("instances", self.server_row, {"hidden": False})]
-
-
-class HideTarget(TargetCellStep):
-    """Hide the target's row until it is deleted."""
-
-    name = "hide-target"
-
-    def describe(self) -> str:
-        return f"hide the server in {self.move.target.cell.name}"
-
-    def edits(self, rows: Rows, ports: Ports) -> Sequence[Edit]:
-        return [Change("instances", self.server_row, {"hidden": True})]
-
-
 class FinishRevert(SourceCellStep):
     """The server is as it was: its state, its flavor, its host."""
 
@@ -152,7 +102,7 @@ class FinishRevert(SourceCellStep):
         return f"set the server to {self.move.vm_state} in {self.move.source.cell.name}"
 
     def ports(self, cloud: Cloud) -> Ports:
-        return cloud.network.ports(self.move.server)
+        return cloud.network.vifs(self.move.server)
 
     def edits(self, rows: Rows, ports: Ports) -> Sequence[Edit]:
         extra = rows.one("instance_extra", **self.owned_row)

@@ -184,18 +184,6 @@ class FinishAtSource(SourceCellStep):
         ]
 
 
-class HideSource(SourceCellStep):
-    """Hide the source's row; it is kept whole for a revert."""
-
-    name = "hide-source"
-
-    def describe(self) -> str:
-        return f"hide the server in {self.move.source.cell.name}"
-
-    def edits(self, rows: Rows, ports: Ports) -> Sequence[Edit]:
-        return [Change("instances", self.server_row, {"hidden": True})]
-
-
 class CloseSourceEvents(SourceCellStep):
     """Finish the action's events in the source cell, so that its history is whole too."""
 

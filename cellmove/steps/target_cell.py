@@ -133,7 +133,7 @@ class FinishAtTarget(TargetCellStep):
         return f"place the server on {self.move.target.name}: vm_state resized"
 
     def ports(self, cloud: Cloud) -> Ports:
-        return cloud.network.ports(self.move.server)
+        return cloud.network.vifs(self.move.server)
 
     def edits(self, rows: Rows, ports: Ports) -> Sequence[Edit]:
         move = self.move
@@ -162,18 +162,6 @@ class FinishAtTarget(TargetCellStep):
             ),
             EventFinished(move, "compute_finish_snapshot_based_resize_at_dest"),
         ]
-
-
-class ShowTarget(TargetCellStep):
-    """Show the target's row before the mapping points at it: no listing misses the server."""
-
-    name = "show-target"
-
-    def describe(self) -> str:
-        return f"show the server in {self.move.target.cell.name}"
-
-    def edits(self, rows: Rows, ports: Ports) -> Sequence[Edit]:
-        return [Change("instances", self.server_row, {"hidden": False})]
 
 
 class CloseTargetEvents(TargetCellStep):

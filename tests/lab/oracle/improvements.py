@@ -113,6 +113,22 @@ IMPROVEMENTS = (
         "Success",
     ),
     Improvement(
+        r"target instance_actions_events \[(migrate|resize) \d: "
+        r"compute_prep_snapshot_based_resize_at_source\] \w+",
+        ("15c confirmed",),
+        "What the source cell alone has seen of the history is kept when its records are deleted.",
+        ABSENT,
+        lasts=True,
+    ),
+    Improvement(
+        r"(source|target) instance_actions_events \[(migrate|resize) \d: "
+        r"compute_prep_snapshot_based_resize_at_dest\] \w+",
+        ("16r reverted",),
+        "As above, of the target cell.",
+        ABSENT,
+        lasts=True,
+    ),
+    Improvement(
         r"api request_specs \[\] updated_at",
         ("12 VERIFY_RESIZE", "16r reverted"),
         "A request spec that stays the same is not written again.",

@@ -228,7 +228,7 @@ class Rivals:
 
 def _taken_in(opened: OpenCloud, leg: Leg, verb: Verb, server: str) -> Move:
     cloud, request = opened.cloud, opened.request_id
-    actor = Actor(opened.who.user_id, opened.who.project_id)
+    actor = Actor(opened.who.user_id, opened.who.project_id, policy=opened.policy)
     if verb == "confirm":
         return intake_confirm(cloud, server, actor=actor, request_id=request)
     if verb == "revert":

@@ -98,6 +98,9 @@ def test_a_servers_group_has_its_policy_and_members(databases: Databases) -> Non
         rows.insert("instance_group_member", values)
         found = api.server_group(rows, SERVER)
         assert found == api.ServerGroup("g", "pair", "anti-affinity", tuple(members))
+        rules = {"rules": '{"max_server_per_host": 3}'}
+        rows.change("instance_group_policy", rules, expect=None, group_id=group)
+        assert getattr(api.server_group(rows, SERVER), "max_per_host", None) == 3
         assert api.server_group(rows, "nobody") is None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cellmove.dbcopy.edits import Change, Edit, Remove, Upsert
+from cellmove.dbcopy.edits import Change, Edit, Mirror, Remove, Upsert
 from cellmove.errors import Conflict
 from tests.fakes.databases import snapshot
 from tests.unit.dbcopy.conftest import SERVER, Databases
@@ -202,3 +202,45 @@ def test_what_somebody_else_wrote_over_an_upsert_is_not_overwritten(databases: D
         restore(databases, NOTE, kept)
     with databases.source.read() as rows:
         assert [each["value"] for each in rows.all(NOTE.table, **KEY)] == ["theirs"]
+
+
+OWNER: dict[str, Any] = {"instance_uuid": SERVER, "deleted": 0}
+WANTED: list[dict[str, Any]] = [{"key": "role", "value": "db"}, {"key": "new", "value": None}]
+MIRROR = Mirror("instance_metadata", OWNER, "key", WANTED, besides=("mine",))
+
+
+def metadata(databases: Databases) -> dict[str, str | None]:
+    with databases.source.read() as rows:
+        return {row["key"]: row["value"] for row in rows.all("instance_metadata", **OWNER)}
+
+
+def test_a_mirror_makes_changes_and_removes_rows_and_leaves_its_own(databases: Databases) -> None:
+    with databases.source.write() as rows:
+        more = [{"instance_uuid": SERVER, "key": key, "value": "x"} for key in ("gone", "mine")]
+        rows.insert("instance_metadata", more)
+    held, kept = look(databases, MIRROR)
+    assert held is False
+    apply(databases, MIRROR)
+    assert metadata(databases) == {"role": "db", "new": None, "mine": "x"}
+    assert look(databases, MIRROR) == (True, [])
+    for _ in range(2):
+        restore(databases, replace(MIRROR, wanted=()), kept)
+        assert metadata(databases) == {"role": "web", "gone": "x", "mine": "x"}
+
+
+def test_a_mirror_tells_letters_and_blanks_apart(databases: Databases) -> None:
+    wanted = [{"key": "role", "value": "Web "}]
+    edit = Mirror("instance_metadata", OWNER, "key", wanted)
+    assert look(databases, edit)[0] is False
+    apply(databases, edit)
+    assert metadata(databases) == {"role": "Web "}
+
+
+def test_a_mirror_does_not_overwrite_what_somebody_else_set(databases: Databases) -> None:
+    _, kept = look(databases, MIRROR)
+    apply(databases, MIRROR)
+    with databases.source.write() as rows:
+        rows.change("instance_metadata", {"value": "theirs"}, key="role", **OWNER)
+    with pytest.raises(Conflict, match="Somebody else changed"):
+        restore(databases, MIRROR, kept)
+    assert metadata(databases)["role"] == "theirs"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from typing import Any
 
@@ -10,8 +9,7 @@ import pytest
 
 from cellmove import errors
 from cellmove.dbcopy import objects
-from cellmove.model import Port
-from tests.fakes.databases import C1, C2, envelope, flavor_envelope, port_of, request_spec
+from tests.fakes.databases import C1, C2, envelope, flavor_envelope, request_spec
 from tests.unit.dbcopy.conftest import SERVER
 
 DATA = "nova_object.data"
@@ -120,60 +118,3 @@ def test_a_migration_context_is_what_nova_26_writes() -> None:
     changes = written.pop("nova_object.changes")
     assert written == envelope("MigrationContext", "1.2", data)
     assert sorted(changes) == sorted(data)
-
-
-def cached(port: Port, **changes: Any) -> dict[str, Any]:
-    network = {
-        "id": "n",
-        "bridge": "br-int",
-        "subnets": [{"cidr": "10.0.0.0/24"}],
-        "meta": {},
-    }
-    return {
-        "id": port.id,
-        "address": port.mac,
-        "network": network,
-        "type": port.vif_type,
-        "details": dict(port.details),
-        "devname": port.device,
-        "ovs_interfaceid": port.id,
-        "qbh_params": None,
-        "active": True,
-        "vnic_type": "normal",
-        "profile": {},
-        "preserve_on_delete": True,
-    } | changes
-
-
-def test_an_interface_is_as_its_port_is_bound_and_keeps_its_addresses() -> None:
-    port = port_of(SERVER, "cmp2a")
-    moved = dataclasses.replace(
-        port,
-        status="DOWN",
-        details={"bridge_name": "br-tenant-0123456789"},
-        profile={"tag": "x"},
-    )
-    (vif,) = json.loads(objects.network_info(json.dumps([cached(port)]), [moved]))
-    network = cached(port)["network"] | {"bridge": "br-tenant-0123"}
-    assert vif == cached(
-        port, network=network, details=moved.details, active=False, profile={"tag": "x"}
-    )
-
-
-def test_the_order_of_interfaces_stays_and_one_without_a_port_goes() -> None:
-    ports = [port_of(SERVER.replace("1", digit), "cmp1a") for digit in "234"]
-    text = json.dumps([cached(port) for port in ports])
-    kept = json.loads(objects.network_info(text, [ports[2], ports[0]]))
-    assert [vif["id"] for vif in kept] == [ports[0].id, ports[2].id]
-
-
-def test_a_cache_that_is_right_stays_the_same_text() -> None:
-    port = port_of(SERVER, "cmp1a")
-    text = json.dumps([cached(port)], indent=1)
-    assert objects.network_info(text, [port]) is text
-    assert objects.network_info(None, []) == "[]"
-
-
-def test_a_cache_that_lacks_a_port_is_out_of_date() -> None:
-    with pytest.raises(errors.StepFailed, match="out of date"):
-        objects.network_info("[]", [port_of(SERVER, "cmp1a")])
