@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from cellmove.errors import Refused, StepFailed
-from cellmove.model import Binding, Port
+from cellmove.model import Binding, Network, Port, ResourceGroup, Subnet, Vif
 from cellmove.services.service import Answer, Service
+
+TUNNELS = ("vxlan", "gre", "geneve")
+"""Network types that nova 26 calls tunneled (network/constants.py: L3_NETWORK_TYPES)."""
 
 
 class Neutron:
@@ -18,6 +21,8 @@ class Neutron:
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._networks: dict[str, tuple[Network, tuple[Subnet, ...]]] = {}
+        """Read once: no move changes a network."""
 
     def has_extension(self, alias: str) -> bool:
         """Whether Neutron has loaded this API extension."""
@@ -29,8 +34,22 @@ class Neutron:
         Raises:
             Refused: Neutron hides the bindings, so we are no administrator.
         """
-        answer = self._service.get("/ports", device_id=server)
-        return tuple(sorted(map(_port, answer.body["ports"]), key=lambda port: port.id))
+        return tuple(map(_port, self._found(server)))
+
+    def vifs(self, server: str) -> tuple[Vif, ...]:
+        """The same ports with networks, subnets and floating addresses, ordered by port id.
+
+        What nova 26 asks for its network cache: network/neutron.py:API._build_vif_model.
+        """
+        return tuple(map(self._vif, self._found(server)))
+
+    def resource_groups(self, server: str) -> tuple[ResourceGroup, ...]:
+        """What the server's ports want of Placement: the guarantees of their QoS policies.
+
+        Raises:
+            Refused: Neutron does not tell it in groups (before Xena).
+        """
+        return tuple(group for port in self._found(server) for group in _groups(port))
 
     def bindings(self, port: str) -> tuple[Binding, ...]:
         """All bindings of a port, ordered by host; empty when the port is gone."""
@@ -98,6 +117,48 @@ class Neutron:
         if answer.status != 404:
             _done(answer, what)
 
+    def _found(self, server: str) -> list[Mapping[str, Any]]:
+        found = self._service.get("/ports", device_id=server).body["ports"]
+        return sorted(found, key=lambda port: str(port["id"]))
+
+    def _vif(self, found: Mapping[str, Any]) -> Vif:
+        network, subnets = self._network(found["network_id"])
+        floating = self._service.get("/floatingips", port_id=found["id"])
+        leading: dict[str, tuple[str, ...]] = {
+            fixed["ip_address"]: () for fixed in found["fixed_ips"]
+        }
+        # Without the extension `router` there are none (404).
+        for each in floating.body["floatingips"] if floating.ok else ():
+            leading[each["fixed_ip_address"]] += (each["floating_ip_address"],)
+        used = {fixed["subnet_id"] for fixed in found["fixed_ips"]}
+        return Vif(
+            port=_port(found),
+            active=found["status"] == "ACTIVE" or not found["admin_state_up"],
+            network=network,
+            subnets=tuple(subnet for subnet in subnets if subnet.id in used),
+            addresses=leading,
+        )
+
+    def _network(self, network: str) -> tuple[Network, tuple[Subnet, ...]]:
+        if network not in self._networks:
+            answer = self._service.get(f"/networks/{network}")
+            found = _done(answer, f"Network {network} could not be read.")["network"]
+            dhcp = self._service.get(
+                "/ports", network_id=network, device_owner="network:dhcp"
+            ).body["ports"]
+            servers = {
+                fixed["subnet_id"]: fixed["ip_address"]
+                for port in dhcp
+                for fixed in port["fixed_ips"]
+            }
+            subnets = self._service.get("/subnets", network_id=network).body["subnets"]
+            made = (_subnet(each, servers.get(each["id"])) for each in subnets)
+            self._networks[network] = (
+                _network(found),
+                tuple(sorted(made, key=lambda subnet: subnet.id)),
+            )
+        return self._networks[network]
+
     def _binding(self, port: str, host: str) -> Binding | None:
         return next((b for b in self.bindings(port) if b.host == host), None)
 
@@ -137,4 +198,49 @@ def _binding(found: Mapping[str, Any]) -> Binding:
         vnic_type=found["vnic_type"],
         profile=found["profile"] or {},
         details=found["vif_details"] or {},
+    )
+
+
+def _network(found: Mapping[str, Any]) -> Network:
+    """Of several segments the first that has a physical network counts, as for nova."""
+    segments = found.get("segments") or [found]
+    named = [segment["provider:physical_network"] for segment in segments]
+    physical = next(filter(None, named), None)
+    return Network(
+        id=found["id"],
+        name=found["name"],
+        project_id=found["project_id"],
+        mtu=found.get("mtu"),
+        physical_network=physical,
+        tunneled=physical is None and found.get("provider:network_type") in TUNNELS,
+    )
+
+
+def _subnet(found: Mapping[str, Any], dhcp_server: str | None) -> Subnet:
+    # Where no port of the DHCP agent is, nova names the gateway.
+    fallback = found["gateway_ip"] if found["enable_dhcp"] else None
+    return Subnet(
+        id=found["id"],
+        cidr=found["cidr"],
+        gateway=found["gateway_ip"],
+        nameservers=tuple(found["dns_nameservers"]),
+        routes=tuple((route["destination"], route["nexthop"]) for route in found["host_routes"]),
+        dhcp_server=dhcp_server or fallback,
+        ipv6_address_mode=found["ipv6_address_mode"],
+    )
+
+
+def _groups(port: Mapping[str, Any]) -> tuple[ResourceGroup, ...]:
+    request = port.get("resource_request")
+    if not request:
+        return ()
+    if "request_groups" not in request:
+        raise Refused(
+            "Ports with a guaranteed rate are not moved in a cloud as old as this.",
+            f"Neutron tells what port {port['id']} wants without groups (before Xena).",
+            "Take the QoS policy off the port, or leave the server where it is.",
+        )
+    return tuple(
+        ResourceGroup(port["id"], group["id"], group["resources"], tuple(group["required"]))
+        for group in request["request_groups"]
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from cellmove.errors import StepFailed
@@ -13,13 +15,21 @@ from cellmove.steps.base import Finding, Saved, Status, Step
 
 if TYPE_CHECKING:
     from cellmove.cloud import Cloud
+    from cellmove.model import Move
 
 
-def amounts(flavor: Flavor) -> dict[str, int]:
+def amounts(flavor: Flavor, *, boots_from_volume: bool = False) -> dict[str, int]:
     """What a server of this flavor takes, as nova asks Placement for it (no extra specs)."""
-    disk_gb = flavor.root_gb + flavor.ephemeral_gb + math.ceil(flavor.swap_mb / 1024)
+    root_gb = 0 if boots_from_volume else flavor.root_gb
+    disk_gb = root_gb + flavor.ephemeral_gb + math.ceil(flavor.swap_mb / 1024)
     needs = {"VCPU": flavor.vcpus, "MEMORY_MB": flavor.memory_mb, "DISK_GB": disk_gb}
     return {name: amount for name, amount in needs.items() if amount}
+
+
+def claim_of(move: Move) -> Mapping[str, Mapping[str, int]]:
+    """What the server takes at the target, provider by provider."""
+    needs = amounts(move.new_flavor, boots_from_volume=move.boots_from_volume)
+    return move.claim or {move.target.provider: needs}
 
 
 class HoldSourceAllocation(Step):
@@ -52,7 +62,10 @@ class ClaimTarget(Step):
     name = "claim-target"
 
     def describe(self) -> str:
-        needs = ", ".join(f"{n} {name}" for name, n in amounts(self.move.new_flavor).items())
+        total: Counter[str] = Counter()
+        for part in claim_of(self.move).values():
+            total.update(part)
+        needs = ", ".join(f"{n} {name}" for name, n in total.items())
         return f"claim {needs} on {self.move.target.name}"
 
     def inspect(self, cloud: Cloud) -> Finding:
@@ -70,12 +83,11 @@ class ClaimTarget(Step):
                 f"It is on provider {', '.join(server.resources)}.",
                 "It should be held by the migration: look at both consumers in Placement.",
             )
-        claim = {self.move.target.provider: amounts(self.move.new_flavor)}
         cloud.placement.replace(
             [
                 dataclasses.replace(
                     server,
-                    resources=claim,
+                    resources=claim_of(self.move),
                     project_id=self.move.project_id,
                     user_id=self.move.user_id,
                 )
@@ -84,7 +96,7 @@ class ClaimTarget(Step):
 
     def undo(self, cloud: Cloud, saved: Saved) -> None:
         server = cloud.placement.allocations(self.move.server)
-        if set(server.resources) == {self.move.target.provider}:
+        if server.resources == claim_of(self.move):
             cloud.placement.replace([dataclasses.replace(server, resources={})])
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 import uuid
 
 import pytest
 
 from cellmove.errors import StepFailed
 from cellmove.model import Binding
-from tests.contract.conftest import PROFILE, NetworkWorld
+from tests.contract.conftest import GUARANTEES, PROFILE, NetworkWorld
 
 
 def seen(world: NetworkWorld, port: str) -> dict[str, tuple[bool, str]]:
@@ -162,3 +163,43 @@ def test_the_active_binding_is_not_unbound(networks: NetworkWorld) -> None:
 def test_several_bindings_of_a_port_are_known_to_be_possible(networks: NetworkWorld) -> None:
     assert networks.network.has_extension("binding-extended")
     assert not networks.network.has_extension("no-such-extension")
+
+
+def test_a_vif_is_its_port_with_network_subnets_and_addresses(networks: NetworkWorld) -> None:
+    server, port = networks.new_port()
+    (vif,) = networks.network.vifs(server)
+    assert (vif.port,) == networks.network.ports(server)
+    assert vif.port.id == port
+    assert not vif.active
+    assert vif.network.name
+    assert (vif.network.mtu or 0) > 1000
+    (subnet,) = vif.subnets
+    ((address, floating),) = vif.addresses.items()
+    assert ipaddress.ip_address(address) in ipaddress.ip_network(subnet.cidr)
+    assert floating == ()
+
+
+def test_a_vif_tells_the_floating_addresses_that_lead_to_it(networks: NetworkWorld) -> None:
+    server, port = networks.new_port()
+    floating = networks.new_floating(port)
+    (vif,) = networks.network.vifs(server)
+    assert [*vif.addresses.values()] == [(floating,)]
+
+
+def test_a_server_without_ports_has_no_vifs(networks: NetworkWorld) -> None:
+    assert networks.network.vifs(str(uuid.uuid4())) == ()
+
+
+def test_a_plain_port_wants_nothing_of_placement(networks: NetworkWorld) -> None:
+    server, _ = networks.new_port()
+    assert networks.network.resource_groups(server) == ()
+
+
+def test_a_port_with_a_guaranteed_rate_wants_it_of_one_provider(networks: NetworkWorld) -> None:
+    server, port = networks.new_port()
+    networks.guarantee(port)
+    (found,) = networks.network.ports(server)
+    assert found.has_resource_request
+    (group,) = networks.network.resource_groups(server)
+    assert (group.port, group.resources) == (port, GUARANTEES)
+    assert "CUSTOM_VNIC_TYPE_NORMAL" in group.traits

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from cellmove.errors import Conflict, StepFailed
-from cellmove.model import Allocations
-from tests.contract.conftest import PlacementWorld
+from cellmove.model import Allocations, Candidate, ResourceGroup
+from tests.contract.conftest import GUARANTEES, PlacementWorld
 
 ONE = {"VCPU": 1, "MEMORY_MB": 128}
 
@@ -162,3 +162,103 @@ def test_free_is_what_one_consumer_can_still_be_given(placements: PlacementWorld
         given(placements, placements.source)
     assert placements.placement.free(placements.source) == {"VCPU": 1, "MEMORY_MB": 1024 - 3 * 128}
     assert placements.placement.free(placements.target) == {"VCPU": 2, "MEMORY_MB": 1024}
+
+
+def asked(trait: str = "CUSTOM_VNIC_TYPE_NORMAL") -> ResourceGroup:
+    return ResourceGroup("a-port", str(uuid.uuid4()), GUARANTEES, (trait,))
+
+
+def test_a_host_alone_is_its_own_provider(placements: PlacementWorld) -> None:
+    assert placements.placement.providers(placements.source) == {placements.source}
+
+
+def test_nested_and_sharing_providers_belong_to_the_host(placements: PlacementWorld) -> None:
+    switch, store = placements.new_switch(), placements.new_store()
+    found = placements.placement.providers(placements.source)
+    assert found == {placements.source, switch, store}
+    assert placements.placement.providers(placements.target) == {placements.target, store}
+
+
+def test_the_host_gives_what_it_has(placements: PlacementWorld) -> None:
+    found = placements.placement.candidates(placements.source, ONE)
+    assert found == (Candidate({placements.source: ONE}, {}),)
+
+
+@pytest.mark.parametrize("needs", [{"VCPU": 3}, {"VCPU": 1, "MEMORY_MB": 2048}, {"DISK_GB": 1}])
+def test_a_host_that_has_too_little_gives_nothing(
+    placements: PlacementWorld, needs: dict[str, int]
+) -> None:
+    assert placements.placement.candidates(placements.source, needs) == ()
+
+
+def test_what_others_hold_is_not_given_again(placements: PlacementWorld) -> None:
+    consumer = placements.new_consumer()
+    most = {placements.source: {"MEMORY_MB": 1000}}
+    placements.placement.replace([replace(wanted(consumer, ""), resources=most)])
+    assert placements.placement.candidates(placements.source, ONE) == ()
+
+
+def test_a_port_is_served_by_a_nested_provider_of_its_kind(placements: PlacementWorld) -> None:
+    switch, group = placements.new_switch(), asked()
+    (found,) = placements.placement.candidates(placements.source, ONE, [group])
+    assert found == Candidate({placements.source: ONE, switch: GUARANTEES}, {group.id: switch})
+
+
+def test_two_ports_of_a_host_take_twice_of_its_one_switch(placements: PlacementWorld) -> None:
+    switch, one, other = placements.new_switch(), asked(), asked()
+    (found,) = placements.placement.candidates(
+        placements.source, ONE, [one, replace(other, port="b-port")]
+    )
+    assert found.resources[switch] == {name: 2 * rate for name, rate in GUARANTEES.items()}
+    assert found.chosen == {one.id: switch, other.id: switch}
+
+
+def test_all_hosts_with_room_are_known_at_once(placements: PlacementWorld) -> None:
+    both = {placements.source, placements.target}
+    assert placements.placement.roomy(ONE) & both == both
+    held = {placements.source: {"MEMORY_MB": 1000}}
+    consumer = placements.new_consumer()
+    placements.placement.replace([replace(wanted(consumer, ""), resources=held)])
+    assert placements.placement.roomy(ONE) & both == {placements.target}
+    assert placements.placement.roomy(ONE, required=["COMPUTE_TRUSTED_CERTS"]) & both == set()
+    assert placements.placement.roomy(ONE, forbidden=["COMPUTE_TRUSTED_CERTS"]) & both == {
+        placements.target
+    }
+
+
+def test_a_host_has_room_when_a_nested_provider_serves_its_ports(
+    placements: PlacementWorld,
+) -> None:
+    placements.new_switch()
+    placements.new_store()
+    both = {placements.source, placements.target}
+    assert placements.placement.roomy(ONE, [asked()]) & both == {placements.source}
+    assert placements.placement.roomy(ONE | {"DISK_GB": 2}) & both == both
+
+
+def test_no_port_is_served_by_a_provider_of_another_kind(placements: PlacementWorld) -> None:
+    placements.new_switch()
+    other = asked("CUSTOM_VNIC_TYPE_DIRECT")
+    assert placements.placement.candidates(placements.source, ONE, [other]) == ()
+    assert placements.placement.candidates(placements.target, ONE, [asked()]) == ()
+
+
+def test_a_claim_on_several_providers_is_held_and_handed_over_whole(
+    placements: PlacementWorld,
+) -> None:
+    placements.new_switch()
+    (found,) = placements.placement.candidates(placements.source, ONE, [asked()])
+    server, migration = placements.new_consumer(), placements.new_consumer()
+    claim = replace(wanted(server, ""), resources=found.resources)
+    placements.placement.replace([claim])
+    held = placements.placement.allocations(server)
+    assert held.resources == found.resources
+    placements.placement.replace([replace(held, resources={}), replace(claim, consumer=migration)])
+    assert placements.placement.allocations(server).resources == {}
+    assert placements.placement.allocations(migration).resources == found.resources
+
+
+def test_a_disk_is_taken_of_the_store_that_the_hosts_share(placements: PlacementWorld) -> None:
+    store = placements.new_store()
+    (found,) = placements.placement.candidates(placements.source, ONE | {"DISK_GB": 2})
+    assert found.resources == {placements.source: ONE, store: {"DISK_GB": 2}}

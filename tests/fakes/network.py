@@ -7,9 +7,12 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from cellmove.errors import StepFailed
-from cellmove.model import Binding, Port
+from cellmove.model import Binding, Network, Port, ResourceGroup, Subnet, Vif
+from tests.fakes.databases import NETWORK, PROJECT
 
 DETAILS = {"connectivity": "l2", "port_filter": True, "bridge_name": "br-int"}
+TENANT = Network(NETWORK, "tenant", PROJECT, 1450, None, tunneled=True)
+SUBNET = Subnet("subnet", "10.0.0.0/24", "10.0.0.1", dhcp_server="10.0.0.2")
 
 
 @dataclass(slots=True)
@@ -18,6 +21,8 @@ class _Port:
     port: Port
     """Without what the active binding says."""
     bindings: dict[str, Binding] = field(default_factory=dict)
+    addresses: dict[str, tuple[str, ...]] = field(default_factory=lambda: {"10.0.0.5": ()})
+    groups: tuple[ResourceGroup, ...] = ()
 
 
 class FakeNetwork:
@@ -52,6 +57,19 @@ class FakeNetwork:
         self._ports[port.id] = _Port(server, port, {host: binding})
         return self._shown(self._ports[port.id])
 
+    def add_group(self, port: str, resources: Mapping[str, int], *traits: str) -> ResourceGroup:
+        """Have the port's QoS policy guarantee this."""
+        found = self._ports[port]
+        group = ResourceGroup(port, str(uuid.uuid4()), resources, traits)
+        found.groups += (group,)
+        found.port = replace(found.port, has_resource_request=True)
+        return group
+
+    def add_floating(self, port: str, address: str) -> None:
+        """Have a floating address lead to the port."""
+        (fixed,) = self._ports[port].addresses
+        self._ports[port].addresses[fixed] += (address,)
+
     def delete_port(self, port: str) -> None:
         """Delete a port with all its bindings, as a user or nova may at any time."""
         self._ports.pop(port, None)
@@ -69,6 +87,21 @@ class FakeNetwork:
     def ports(self, server: str) -> tuple[Port, ...]:
         mine = (self._shown(port) for port in self._ports.values() if port.server == server)
         return tuple(sorted(mine, key=lambda port: port.id))
+
+    def vifs(self, server: str) -> tuple[Vif, ...]:
+        return tuple(
+            Vif(
+                port,
+                port.status == "ACTIVE",
+                TENANT,
+                (SUBNET,),
+                dict(self._ports[port.id].addresses),
+            )
+            for port in self.ports(server)
+        )
+
+    def resource_groups(self, server: str) -> tuple[ResourceGroup, ...]:
+        return tuple(g for port in self.ports(server) for g in self._ports[port.id].groups)
 
     def bindings(self, port: str) -> tuple[Binding, ...]:
         if port not in self._ports:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cellmove.errors import Conflict, StepFailed
-from cellmove.model import Allocations
+from cellmove.model import Allocations, Candidate, ResourceGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +32,28 @@ class FakePlacement:
     def __init__(self) -> None:
         self._inventories: dict[str, Mapping[str, Inventory]] = {}
         self._consumers: dict[str, Allocations] = {}
+        self._roots: dict[str, str] = {}
+        """Nested provider -> the root of its tree."""
+        self._traits: dict[str, Collection[str]] = {}
+        self._sharing: dict[str, Collection[str]] = {}
+        """Sharing provider -> the roots that share it."""
 
-    def add_provider(self, provider: str, inventory: Mapping[str, Inventory]) -> None:
-        """Make a provider, or give one another inventory."""
+    def add_provider(
+        self,
+        provider: str,
+        inventory: Mapping[str, Inventory],
+        *,
+        root: str | None = None,
+        traits: Collection[str] = (),
+        shared_by: Collection[str] = (),
+    ) -> None:
+        """Make a provider, nested or shared or plain, or give one another inventory."""
         self._inventories[provider] = dict(inventory)
+        self._traits[provider] = traits
+        if root is not None:
+            self._roots[provider] = root
+        if shared_by:
+            self._sharing[provider] = shared_by
 
     def snapshot(self) -> dict[str, object]:
         """Who holds what for whom. Generations are left out: they only ever count writes."""
@@ -64,6 +84,77 @@ class FakePlacement:
             name: max(0, min(has.max_unit, has.capacity - _used(self._consumers, provider, name)))
             for name, has in self._inventories[provider].items()
         }
+
+    def used(self, project: str, user: str | None = None) -> Mapping[str, int]:
+        total: Counter[str] = Counter()
+        for consumer in self._consumers.values():
+            if consumer.project_id == project and user in (None, consumer.user_id):
+                for held in consumer.resources.values():
+                    total.update(held)
+        return dict(total)
+
+    def providers(self, root: str) -> frozenset[str]:
+        sharing = {provider for provider, roots in self._sharing.items() if root in roots}
+        return self._tree(root) | sharing
+
+    def candidates(
+        self, root: str, needs: Mapping[str, int], groups: Sequence[ResourceGroup] = ()
+    ) -> tuple[Candidate, ...]:
+        wanted: list[tuple[Mapping[str, int], Collection[str]]] = [
+            ({name: amount}, ()) for name, amount in needs.items()
+        ]
+        wanted += [(dict(group.resources), group.traits) for group in groups]
+        own = set().union(*(self._inventories[each] for each in self._tree(root)))
+        near = self._tree(root) if needs.keys() <= own else self.providers(root)
+        options = [
+            [each for each in sorted(near) if self._gives(each, amounts, traits)]
+            for amounts, traits in wanted
+        ]
+        found = (self._candidate(way, wanted, groups) for way in itertools.product(*options))
+        return tuple(each for each in found if each is not None and root in each.resources)
+
+    def roomy(
+        self,
+        needs: Mapping[str, int],
+        groups: Sequence[ResourceGroup] = (),
+        *,
+        required: Collection[str] = (),
+        forbidden: Collection[str] = (),
+    ) -> frozenset[str]:
+        roots = self._inventories.keys() - self._roots.keys() - self._sharing.keys()
+        return frozenset(
+            root
+            for root in roots
+            if self.candidates(root, needs, groups)
+            and set(required) <= set(self._traits[root])
+            and not set(forbidden) & set(self._traits[root])
+        )
+
+    def _candidate(
+        self,
+        way: Sequence[str],
+        wanted: Sequence[tuple[Mapping[str, int], Collection[str]]],
+        groups: Sequence[ResourceGroup],
+    ) -> Candidate | None:
+        resources: dict[str, Counter[str]] = {}
+        for provider, (amounts, _) in zip(way, wanted, strict=True):
+            resources.setdefault(provider, Counter()).update(amounts)
+        if not all(self._gives(each, amounts, ()) for each, amounts in resources.items()):
+            return None
+        chosen = way[len(way) - len(groups) :]
+        return Candidate(
+            {each: dict(amounts) for each, amounts in resources.items()},
+            {group.id: each for group, each in zip(groups, chosen, strict=True)},
+        )
+
+    def _gives(self, provider: str, amounts: Mapping[str, int], traits: Collection[str]) -> bool:
+        free = self.free(provider)
+        enough = all(free.get(name, 0) >= amount for name, amount in amounts.items())
+        return enough and set(traits) <= set(self._traits[provider])
+
+    def _tree(self, root: str) -> frozenset[str]:
+        nested = {provider for provider, of in self._roots.items() if of == root}
+        return frozenset({root} & self._inventories.keys() | nested)
 
     def _check_generation(self, change: Allocations) -> None:
         expected = self.allocations(change.consumer).generation
