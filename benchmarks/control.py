@@ -1,0 +1,136 @@
+"""How long a move without any copy takes, as a multiple of nova's own on the same lab.
+
+One running server that boots from a volume is moved to the other cell by nova and by cellmove in
+turns: to VERIFY_RESIZE, back (revert), there again, and confirmed. There is no disk to copy, so
+what is measured is the control of it. cellmove's times are those of the whole program, from its
+start to its end; nova's are from the request to the state that its API shows. The fastest of each
+counts. Needs the running lab, as root.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tests.lab.kit.guest import GuestWatch
+from tests.lab.kit.nova import Nova, lab_session
+from tests.lab.kit.places import conductor_namespace
+from tests.lab.kit.program import Cellmove
+from tests.lab.kit.volumes import from_image
+
+HOSTS = ("cmp1a", "cmp2a")
+VERBS = ("resize", "revert", "confirm")
+SETTLING_SECONDS = 3.0
+"""Between two measurements, so that nova's last word on a port falls into neither."""
+
+
+@dataclass(slots=True)
+class Bench:
+    """The server, and what was measured of it."""
+
+    nova: Nova
+    guest: GuestWatch
+    cellmove: Cellmove
+    host: str
+    seconds: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+
+    def round(self, by: str) -> None:
+        """All three verbs by `nova` or by `cellmove`; the server ends on the other host."""
+        target = HOSTS[self.host == HOSTS[0]]
+        self._timed(by, "resize", target)
+        self._timed(by, "revert", self.host)
+        self._timed(by, "resize", target)
+        self._timed(by, "confirm", target)
+        self.host = target
+
+    def _timed(self, by: str, verb: str, ends_on: str) -> None:
+        time.sleep(SETTLING_SECONDS)
+        doing = self._by_nova(verb, ends_on) if by == "nova" else self._by_cellmove(verb, ends_on)
+        since, began = time.time(), time.perf_counter()
+        doing()
+        took = time.perf_counter() - began
+        self.seconds.setdefault(by, {}).setdefault(verb, []).append(took)
+        if verb != "confirm":
+            self.nova.wait_port(self.guest.server, ends_on)
+            self.guest.wait_ready(ends_on, since, timeout_seconds=300)
+
+    def _by_nova(self, verb: str, host: str) -> Callable[[], None]:
+        server = self.guest.server
+        return {
+            "resize": lambda: self.nova.migrate(server, host),
+            "revert": lambda: self.nova.revert(server),
+            "confirm": lambda: self.nova.confirm(server),
+        }[verb]
+
+    def _by_cellmove(self, verb: str, host: str) -> Callable[[], None]:
+        more = ("--to-host", host) if verb == "resize" else ("--yes",)
+
+        def run() -> None:
+            self.cellmove(verb, self.guest.server, *more)
+
+        return run
+
+
+@contextmanager
+def bench() -> Iterator[Bench]:
+    """A running server whose root disk is a volume, gone with the volume when the block ends."""
+    nova = Nova(lab_session(project="demo"))
+    more = from_image(nova)
+    with (
+        tempfile.TemporaryDirectory() as state,
+        nova.lent("control", HOSTS[0], config_drive=False, more=more) as server,
+    ):
+        guest = GuestWatch.of(nova, server)
+        nova.wait_port(server, HOSTS[0])
+        guest.wait_ready(HOSTS[0], since=0, timeout_seconds=300)
+        yield Bench(nova, guest, Cellmove(Path(state)), HOSTS[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The fastest of each verb by each of the two, and cellmove's as a part of nova's."""
+
+    rounds: int
+    seconds: dict[str, dict[str, float]]
+    ratios: dict[str, float]
+
+
+def measure(rounds: int) -> Found:
+    """Both in turns, nova first."""
+    with conductor_namespace(), bench() as on:
+        for _ in range(rounds):
+            on.round("nova")
+            on.round("cellmove")
+    best = {by: {verb: min(of[verb]) for verb in VERBS} for by, of in on.seconds.items()}
+    ratios = {verb: round(best["cellmove"][verb] / best["nova"][verb], 2) for verb in VERBS}
+    seconds = {by: {verb: round(took, 2) for verb, took in of.items()} for by, of in best.items()}
+    return Found(rounds, seconds, ratios)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument("--rounds", type=int, default=2, help="rounds of each (default 2)")
+    options = parser.parse_args(argv)
+    found = measure(options.rounds)
+    if options.json:
+        print(json.dumps({"benchmark": "control", **asdict(found)}))
+        return
+    print("           nova  cellmove  ratio")
+    for verb in VERBS:
+        nova, ours = (found.seconds[by][verb] for by in ("nova", "cellmove"))
+        print(f"{verb:8} {nova:5.1f} s {ours:7.1f} s  {found.ratios[verb]:5.2f}")
+
+
+if __name__ == "__main__":
+    main()
