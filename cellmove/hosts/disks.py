@@ -22,9 +22,12 @@ HALF: Final = ".cellmove"
 INFO: Final = "disk.info"
 """nova's note of each disk's format: JSON, path -> format."""
 FORMATS: Final = ("qcow2", "raw")
+BITMAP_VERSION: Final = 3
+"""Of qcow2: since this one a file can hold dirty bitmaps (qemu-img calls it compat 1.1)."""
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _DISK: Final = re.compile(r"disk(\.[a-z0-9]+)?")
+_BITMAP: Final = re.compile(r"cellmove-[0-9a-f]{8}-[0-9]+")
 _PATH: Final = re.compile(r"(/[A-Za-z0-9_][A-Za-z0-9._-]*)+")
 
 
@@ -61,9 +64,11 @@ class Layout:
     """nova's `instances_path`."""
     socket_path: str = "/var/lib/cellmove"
     """A directory of ours, which nova may write to: the disks' servers listen there."""
+    guest_socket_path: str = "/var/lib/cellmove-guests"
+    """A directory that QEMU may write to, and we read: running guests' backups listen there."""
 
     def __post_init__(self) -> None:
-        for path in (self.instances_path, self.socket_path):
+        for path in (self.instances_path, self.socket_path, self.guest_socket_path):
             _checked(_PATH, path, "an absolute path without special characters")
 
     def directory(self, server: str) -> str:
@@ -85,6 +90,10 @@ class Layout:
     def socket(self, server: str, name: str) -> str:
         """Where a disk's server listens."""
         return f"{self.socket_path}/{checked_uuid(server)}-{checked_disk(name)}.sock"
+
+    def guest_socket(self, server: str) -> str:
+        """Where a running guest's backup listens."""
+        return f"{self.guest_socket_path}/{checked_uuid(server)}.sock"
 
 
 def exists(path: str) -> Argv:
@@ -153,16 +162,50 @@ def image_create(path: str, image_format: str, size_bytes: int) -> Argv:
     return ("/usr/bin/qemu-img", "create", "-q", "-f", _checked_format(image_format), path, size)
 
 
-def image_server(path: str, image_format: str, socket: str, *, read_only: bool) -> Argv:
-    """Serve an image to one client, and end when it hangs up (both are qemu-nbd's default)."""
+def image_server(
+    path: str, image_format: str, socket: str, *, read_only: bool, bitmap: str = ""
+) -> Argv:
+    """Serve an image to one client, and end when it hangs up (both are qemu-nbd's default).
+
+    With `bitmap`, that dirty bitmap of the image can be read, too.
+    """
+    mode = ("--read-only",) if read_only else ()
+    dirty = ("--bitmap=" + _checked(_BITMAP, bitmap, "a bitmap of ours"),) if bitmap else ()
     image = ("--format=" + _checked_format(image_format), "--cache=none", "--socket=" + socket)
-    return ("/usr/bin/qemu-nbd", *(("--read-only",) if read_only else ()), *image, path)
+    return ("/usr/bin/qemu-nbd", *mode, *dirty, *image, path)
+
+
+def remove_bitmap(path: str, bitmap: str) -> Argv:
+    """Delete a dirty bitmap of a stopped guest's disk."""
+    name = _checked(_BITMAP, bitmap, "a bitmap of ours")
+    return ("/usr/bin/qemu-img", "bitmap", "--remove", "-f", "qcow2", path, name)
+
+
+def bitmaps(info: str, *, usable: bool) -> tuple[str, ...]:
+    """Names of the dirty bitmaps in the image that `image_info` described.
+
+    `usable`: only those that QEMU has written down whole.
+    """
+    try:
+        found = _data(json.loads(info)[0]).get("bitmaps", [])
+        return tuple(
+            str(each["name"]) for each in found if not (usable and "in-use" in each["flags"])
+        )
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise _not_understood("qemu-img info", info) from error
 
 
 def disk_names(listed: str) -> tuple[str, ...]:
     """The whole disks among the names that `listing` gave."""
     names = (name for name in listed.splitlines() if _DISK.fullmatch(name))
     return tuple(sorted(name for name in names if name != INFO and not name.endswith(HALF)))
+
+
+def half_names(listed: str) -> tuple[str, ...]:
+    """The disks under way among the names that `listing` gave."""
+    halves = (name for name in listed.splitlines() if name.endswith(HALF))
+    names = (name.removesuffix(HALF) for name in halves)
+    return tuple(sorted(name for name in names if _DISK.fullmatch(name)))
 
 
 def disk_of(name: str, info: str) -> Disk:
@@ -185,6 +228,7 @@ def disk_of(name: str, info: str) -> Disk:
             format=str(top["format"]),
             size_bytes=int(top["virtual-size"]),
             allocated_bytes=sum(int(image.get("actual-size", 0)) for image in chain),
+            version=2 if _data(top).get("compat") == "0.10" else BITMAP_VERSION,
         )
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise _not_understood("qemu-img info", info) from error

@@ -1,16 +1,22 @@
 """The program on both ends of a disk's way: fed to `python3 -c`, for Python 3.6 and later.
 
-    send STALL_SECONDS SOCKET SERVER...       reads a disk, writes the stream to standard output
-    receive STALL_SECONDS SOCKET SERVER...    writes the stream from standard input to a disk
+    send STALL_SECONDS EXPORT BITMAP SOCKET SERVER...
+    receive STALL_SECONDS EXPORT BITMAP SOCKET SERVER...
 
-SERVER is the command of a qemu-nbd that serves the disk at SOCKET to one client and ends when
-that hangs up: whatever happens to us, nothing stays behind. Both ends say on standard error how
-far they are and, last, the hash of the content: `cellmove-total N`, `cellmove-done N`,
-`cellmove-verified N`, `cellmove-hash HEX`.
+`send` reads a disk and writes the stream to standard output; `receive` writes the stream from
+standard input to a disk. EXPORT is the disk's name at its server, most often none. With a BITMAP
+only what that dirty bitmap names is sent, and the receiver's disk is changed there and nowhere
+else. SERVER is the command of a qemu-nbd that serves the disk at SOCKET to one client and ends
+when that hangs up: whatever happens to us, nothing stays behind. Without SERVER somebody else's
+is there already: that of a running guest's backup.
 
-The stream: magic, size of the disk, then frames of offset, length and data; only data that is
-not zero travels. A frame without data says that the sender lives. The last frame has the
-offset END and carries the hash, so a stream that breaks is not taken for a whole one.
+Both ends say on standard error how far they are and, last, the hash of the content:
+`cellmove-total N`, `cellmove-done N`, `cellmove-verified N`, `cellmove-hash HEX`.
+
+The stream: magic, size of the disk, whether it is a part, then frames of offset, length and data;
+only data that is not zero travels. In a part, zeros are frames, too: of their offset with the bit
+ZERO, and no data. A frame without data or that bit says that the sender lives. The last frame has
+the offset END and carries the hash, so a stream that breaks is not taken for a whole one.
 """
 
 # This file runs where no cellmove is: old Python, old spelling of types.
@@ -35,23 +41,35 @@ PIECE = 1 << 16
 DEPTH = 8
 """Requests in flight."""
 ZEROS = bytes(BLOCK)
-MAGIC = b"CELLMOVE-DISK-1\n"
+MAGIC = b"CELLMOVE-DISK-2\n"
+HEAD = struct.Struct(">QB")
 FRAME = struct.Struct(">QI")
 END = (1 << 64) - 1
+ZERO = 1 << 63
 SERVER_SECONDS = 60
 """How long a server may take to begin, and to end."""
 
 # NBD protocol, doc/proto.md of the NetworkBlockDevice project.
 OPT_GO, OPT_STRUCTURED, OPT_SET_CONTEXT = 7, 8, 10
 REP_ACK, REP_INFO, REP_CONTEXT, REP_ERROR = 1, 3, 4, 1 << 31
-READ, WRITE, DISCONNECT, FLUSH, STATUS = 0, 1, 2, 3, 7
+READ, WRITE, DISCONNECT, FLUSH, WRITE_ZEROES, STATUS = 0, 1, 2, 3, 6, 7
 SIMPLE_REPLY, STRUCTURED_REPLY = 0x67446698, 0x668E33EF
 CHUNK_DATA, CHUNK_STATUS, CHUNK_ERROR, CHUNK_LAST = 1, 5, 1 << 15, 1
 IS_ZERO = 2
+IS_DIRTY = 1
+
+Extent = Tuple[int, int, int]
+"""Offset, end and flags."""
+Part = Tuple[int, int]
+"""Offset and length, of one BLOCK at most."""
 
 
 class StreamError(Exception):
     """The copy cannot go on."""
+
+
+class NoContext(StreamError):
+    """The server is well, but does not know what we ask for: no use to ask again."""
 
 
 class Answer(NamedTuple):
@@ -66,24 +84,47 @@ class Answer(NamedTuple):
 class Disk:
     """A disk behind an NBD server: a client for one export, with requests in flight."""
 
-    def __init__(self, path: str, timeout_seconds: float) -> None:
+    def __init__(
+        self, path: str, timeout_seconds: float, export: str = "", bitmap: str = ""
+    ) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(timeout_seconds)
         self._pending: Dict[int, Answer] = {}
         self._done: Dict[int, Answer] = {}
         self._cookie = 0
+        context = "qemu:dirty-bitmap:" + bitmap if bitmap else "base:allocation"
         self.size = 0
+        self.is_part = bool(bitmap)
         try:
             self._socket.connect(path)
-            self._negotiate()
+            self._negotiate(export.encode(), context.encode())
         except BaseException:
             self._socket.close()
             raise
         self._socket.settimeout(None)
 
-    def data_blocks(self) -> List[int]:
-        """Offsets of the blocks that may hold something, in order."""
-        offsets: List[int] = []
+    def data_parts(self) -> List[Part]:
+        """The parts that may hold something, in order; each is a whole block."""
+        parts: List[Part] = []
+        for offset, end, flags in self._extents():
+            if not flags & IS_ZERO:
+                first = offset - offset % BLOCK
+                if parts and parts[-1][0] == first:
+                    first += BLOCK
+                blocks = range(first, end, BLOCK)
+                parts.extend((at, min(BLOCK, self.size - at)) for at in blocks)
+        return parts
+
+    def dirty_parts(self) -> List[Part]:
+        """The parts that the bitmap names, in order."""
+        parts: List[Part] = []
+        for offset, end, flags in self._extents():
+            if flags & IS_DIRTY:
+                parts.extend((at, min(BLOCK, end - at)) for at in range(offset, end, BLOCK))
+        return parts
+
+    def _extents(self) -> Iterator[Extent]:
+        """All of the disk, in order: what is allocated, or what is dirty if there is a bitmap."""
         position = 0
         while position < self.size:
             cookie = self._ask(STATUS, position, min(self.size - position, 1 << 30))
@@ -92,19 +133,14 @@ class Disk:
                 raise StreamError("the server tells nothing of its extents")
             for length, flags in extents:
                 end = min(position + length, self.size)
-                if not flags & IS_ZERO:
-                    first = position - position % BLOCK
-                    if offsets and offsets[-1] == first:
-                        first += BLOCK
-                    offsets.extend(range(first, end, BLOCK))
+                yield position, end, flags
                 position = end
-        return offsets
 
-    def read(self, offsets: Iterable[int]) -> Iterator[Tuple[int, bytearray]]:
-        """Each block's offset and content, in the order asked for."""
+    def read(self, parts: Iterable[Part]) -> Iterator[Tuple[int, bytearray]]:
+        """Each part's offset and content, in the order asked for."""
         asked: Deque[int] = deque()
-        for offset in offsets:
-            asked.append(self._ask(READ, offset, min(BLOCK, self.size - offset)))
+        for offset, length in parts:
+            asked.append(self._ask(READ, offset, length))
             if len(asked) >= DEPTH:
                 answer = self._wait(asked.popleft())
                 yield answer.offset, answer.data
@@ -116,9 +152,18 @@ class Disk:
         """Write, some time: `flush` makes sure."""
         if offset + len(data) > self.size:
             raise StreamError(f"the disk is too small: {self.size} bytes")
+        self._change(WRITE, offset, len(data), data)
+
+    def write_zeros(self, offset: int, length: int) -> None:
+        """Make a hole, or zeros, some time."""
+        if offset + length > self.size:
+            raise StreamError(f"the disk is too small: {self.size} bytes")
+        self._change(WRITE_ZEROES, offset, length)
+
+    def _change(self, kind: int, offset: int, length: int, data: bytes = b"") -> None:
         while len(self._pending) >= DEPTH:
             self._receive()
-        self._ask(WRITE, offset, len(data), data)
+        self._ask(kind, offset, length, data)
         self._done.clear()
 
     def flush(self) -> None:
@@ -182,17 +227,17 @@ class Disk:
             answer.extents.extend(struct.iter_unpack(">II", payload[4:]))
         return 0  # A hole is zeros, which the answer has already.
 
-    def _negotiate(self) -> None:
+    def _negotiate(self, export: bytes, context: bytes) -> None:
         if self._exactly(16) != b"NBDMAGICIHAVEOPT":
             raise StreamError("the server does not speak NBD")
         flags = struct.unpack(">H", self._exactly(2))[0]
         self._socket.sendall(struct.pack(">I", flags & 3))
         self._option(OPT_STRUCTURED, b"")
-        context = b"base:allocation"
-        wanted = struct.pack(">III", 0, 1, len(context)) + context
+        name = struct.pack(">I", len(export)) + export
+        wanted = name + struct.pack(">II", 1, len(context)) + context
         if not any(kind == REP_CONTEXT for kind, _ in self._option(OPT_SET_CONTEXT, wanted)):
-            raise StreamError("the server does not tell what is allocated")
-        for kind, payload in self._option(OPT_GO, struct.pack(">IH", 0, 0)):
+            raise NoContext("the server does not tell of " + context.decode())
+        for kind, payload in self._option(OPT_GO, name + struct.pack(">H", 0)):
             if kind == REP_INFO and payload[:2] == b"\0\0":
                 (self.size,) = struct.unpack(">Q", payload[2:10])
 
@@ -222,17 +267,20 @@ class Disk:
 
 
 class Content:
-    """Hash of what a disk holds: the same however it is allocated and whatever zeros follow it."""
+    """Hash of what is read: the same however it is allocated and cut, and whatever zeros follow."""
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
 
-    def add(self, offset: int, block: bytearray) -> None:
-        """Take the next block; blocks come in order of their offsets."""
-        if block != ZEROS[: len(block)]:
-            self._hash.update(struct.pack(">Q", offset))
-            self._hash.update(block)
-            self._hash.update(ZEROS[len(block) :])
+    def add(self, offset: int, data: bytearray) -> None:
+        """Take what comes next; offsets grow, and are whole pieces."""
+        view = memoryview(data)
+        for start, end in runs(data):
+            for position in range(start, end, PIECE):
+                piece = view[position : min(position + PIECE, end)]
+                self._hash.update(struct.pack(">Q", offset + position))
+                self._hash.update(piece)
+                self._hash.update(ZEROS[: PIECE - len(piece)])
 
     def hexdigest(self) -> str:
         return self._hash.hexdigest()
@@ -284,16 +332,22 @@ def runs(block: bytearray) -> Iterator[Tuple[int, int]]:
 
 
 def send(disk: Disk, out: BinaryIO, stall_seconds: int) -> None:
-    """Write the disk's content to a stream."""
+    """Write the disk's content to a stream: all of it, or what its bitmap names."""
     content, meter = Content(), Meter("done", stall_seconds)
-    offsets = disk.data_blocks()
-    tell("total", sum(min(BLOCK, disk.size - offset) for offset in offsets))
-    out.write(MAGIC + struct.pack(">Q", disk.size))
-    for offset, block in disk.read(offsets):
+    is_part, parts = disk.is_part, disk.dirty_parts() if disk.is_part else disk.data_parts()
+    tell("total", sum(length for _, length in parts))
+    out.write(MAGIC + HEAD.pack(disk.size, is_part))
+    for offset, block in disk.read(parts):
         content.add(offset, block)
-        for start, end in runs(block):
-            out.write(FRAME.pack(offset + start, end - start))
-            out.write(memoryview(block)[start:end])
+        end = 0
+        for start, stop in runs(block):
+            if is_part and start > end:
+                out.write(FRAME.pack(ZERO | (offset + end), start - end))
+            end = stop
+            out.write(FRAME.pack(offset + start, stop - start))
+            out.write(memoryview(block)[start:stop])
+        if is_part and end < len(block):
+            out.write(FRAME.pack(ZERO | (offset + end), len(block) - end))
         if meter.moved(len(block)):
             out.write(FRAME.pack(0, 0))
             out.flush()
@@ -311,7 +365,8 @@ def frames(stream: BinaryIO) -> Iterator[Tuple[int, bytes]]:
         offset, length = FRAME.unpack(exactly(stream, FRAME.size))
         if length > BLOCK:
             raise StreamError("the stream is damaged")
-        yield offset, exactly(stream, length)
+        is_zero = offset != END and offset & ZERO
+        yield offset, ZEROS[:length] if is_zero else exactly(stream, length)
 
 
 def exactly(stream: BinaryIO, length: int) -> bytes:
@@ -331,26 +386,32 @@ def receive(disk: Disk, stream: BinaryIO, stall_seconds: int) -> None:
     meter = Meter("received", stall_seconds)
     if exactly(stream, len(MAGIC)) != MAGIC:
         raise StreamError("this is not a disk: does the account's shell print something?")
-    if struct.unpack(">Q", exactly(stream, 8))[0] > disk.size:
+    size, is_part = HEAD.unpack(exactly(stream, HEAD.size))
+    if size > disk.size:
         raise StreamError(f"the disk is too small: {disk.size} bytes")
     expected = ""
+    changed: List[Part] = []
     for offset, data in frames(stream):
         if offset == END:
             expected = data.decode()
+        elif offset & ZERO:
+            disk.write_zeros(offset - ZERO, len(data))
+            changed.append((offset - ZERO, len(data)))
         elif data:
             disk.write(offset, data)
+            changed.append((offset, len(data)))
         meter.moved(len(data))
     disk.flush()
-    found = verify(disk, stall_seconds)
+    found = verify(disk, sorted(changed) if is_part else disk.data_parts(), stall_seconds)
     tell("hash", found)
     if found != expected:
         raise StreamError(f"the content differs: sent {expected}, found {found}")
 
 
-def verify(disk: Disk, stall_seconds: int) -> str:
-    """The hash of what the disk holds now."""
+def verify(disk: Disk, parts: List[Part], stall_seconds: int) -> str:
+    """The hash of what these parts of the disk hold now."""
     content, meter = Content(), Meter("verified", stall_seconds)
-    for offset, block in disk.read(disk.data_blocks()):
+    for offset, block in disk.read(parts):
         content.add(offset, block)
         meter.moved(len(block))
     return content.hexdigest()
@@ -378,14 +439,19 @@ def remove(path: str) -> None:
         os.unlink(path)
 
 
-def serve(path: str, command: List[str]) -> Tuple[Disk, "subprocess.Popen[bytes]"]:
+def serve(
+    path: str, command: List[str], export: str = "", bitmap: str = ""
+) -> Tuple[Disk, "subprocess.Popen[bytes]"]:
     """Start the disk's server and connect to it."""
     end_stale(path)
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + SERVER_SECONDS
     while True:
         try:
-            return Disk(path, SERVER_SECONDS), child
+            return Disk(path, SERVER_SECONDS, export, bitmap), child
+        except NoContext:
+            end_stale(path)  # It waits for a client that it can serve.
+            raise
         except (OSError, StreamError) as error:
             failure = error
         if child.poll() is not None:
@@ -407,9 +473,13 @@ def end_with_input() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def run(role: str, stall_seconds: int, path: str, command: List[str]) -> None:
+def run(role: str, stall_seconds: int, export: str, bitmap: str, server: List[str]) -> None:
     """One end's whole work."""
-    disk, child = serve(path, command)
+    path, command = server[0], server[1:]
+    if command:
+        disk, child = serve(path, command, export, bitmap)
+    else:
+        disk = Disk(path, SERVER_SECONDS, export, bitmap)
     if role == "send":
         end_with_input()  # Not earlier: a server that never had a client would not end.
         send(disk, sys.stdout.buffer, stall_seconds)
@@ -417,14 +487,14 @@ def run(role: str, stall_seconds: int, path: str, command: List[str]) -> None:
         receive(disk, sys.stdin.buffer, stall_seconds)
     signal.alarm(0)
     disk.hang_up()
-    if child.wait(SERVER_SECONDS):
+    if command and child.wait(SERVER_SECONDS):
         raise StreamError(f"the server of the disk ended with status {child.returncode}")
 
 
 def main(arguments: List[str]) -> int:
-    role = arguments[0]
+    role, stall_seconds, export, bitmap, *server = arguments
     try:
-        run(role, int(arguments[1]), arguments[2], arguments[3:])
+        run(role, int(stall_seconds), export, bitmap, server)
     except (StreamError, OSError, subprocess.TimeoutExpired) as error:
         sys.stderr.write(f"{role}: {error}\n")
         return 1

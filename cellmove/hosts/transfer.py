@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import selectors
 import shlex
+import shutil
 import subprocess
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -36,7 +37,11 @@ class End:
     socket: str
     """Where the disk's server listens there."""
     server: Argv
-    """Command of the disk's server."""
+    """Command of the disk's server; nothing when there is one already."""
+    export: str = ""
+    """The disk's name at its server."""
+    bitmap: str = ""
+    """Only what this dirty bitmap names is read; nothing: the whole disk."""
 
 
 @dataclass(slots=True)
@@ -86,8 +91,10 @@ class _Process:
         return f"{self.host}: {' '.join(self.words) or f'status {self.popen.returncode}'}"
 
 
-def configuration(user_config: str, bastion: str) -> str:
+def configuration(user_config: str, bastion: str, masters: str = "none") -> str:
     """An SSH configuration: the user's own, with what bulk needs before it (the first value wins).
+
+    `masters`: a directory of connections that `Masters` keeps, to be used where there is one.
 
     A cipher on the command line would not reach the bastion's hop; here it does. AES-GCM makes
     twice what OpenSSH's default cipher does.
@@ -102,13 +109,62 @@ def configuration(user_config: str, bastion: str) -> str:
         "  ServerAliveInterval 15",
         "  ServerAliveCountMax 3",
         "  ControlMaster no",
-        "  ControlPath none",
+        f"  ControlPath {masters if masters == 'none' else masters + '/%C'}",
         "  ClearAllForwardings yes",
     ]
     if bastion:
         lines += [f"Host * !{bastion}", f"  ProxyJump {bastion}"]
     path = Path(user_config).expanduser().absolute()
     return "\n".join([*lines, "Host *", f'  Include "{path}"', ""])
+
+
+class Masters:
+    """Connections kept open: a copy through one begins at once, not after two handshakes.
+
+    Each ends with us, however we end: the far `cat` does when its input does. Where there is none
+    (any more), `ssh` opens a connection of its own.
+    """
+
+    def __init__(self) -> None:
+        self.directory = tempfile.mkdtemp(prefix="cellmove-")
+        self._kept: dict[str, subprocess.Popen[bytes]] = {}
+
+    def keep(self, hosts: Iterable[str], ssh_config: str) -> None:
+        """Open a connection to each host that has none, and wait until it is there."""
+        for host in hosts:
+            kept = self._kept.get(host)
+            if kept is None or kept.poll() is not None:
+                self._kept[host] = self._open(host, ssh_config)
+
+    def close(self) -> None:
+        """Hang up everywhere."""
+        for kept in self._kept.values():
+            if kept.stdin:
+                kept.stdin.close()
+        for kept in self._kept.values():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                kept.wait(_END_SECONDS)
+            kept.kill()
+            kept.wait()
+            if kept.stdout:
+                kept.stdout.close()
+        self._kept.clear()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    @staticmethod
+    def _open(host: str, ssh_config: str) -> subprocess.Popen[bytes]:
+        with _written(ssh_config) as path:
+            command = ["ssh", "-F", path, "-M", "-T", "-e", "none", host, "--", "echo; exec cat"]
+            kept = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,  # A failure is told by the copy that comes.
+                start_new_session=True,
+            )
+            assert kept.stdout
+            kept.stdout.readline()
+        return kept
 
 
 def carry(
@@ -201,7 +257,8 @@ def _both(
 
 
 def _ssh(end: End, role: str, config_path: str, stall_seconds: int) -> list[str]:
-    far = far_program("stream.py", role, str(stall_seconds), end.socket, *end.server)
+    stall, where = str(stall_seconds), (end.export, end.bitmap, end.socket)
+    far = far_program("stream.py", role, stall, *where, *end.server)
     return ["ssh", "-F", config_path, "-T", "-e", "none", end.host, "--", shlex.join(far)]
 
 

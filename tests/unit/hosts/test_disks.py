@@ -141,3 +141,34 @@ def test_a_port_is_wired_only_with_a_device(printed: str, wired: bool) -> None:
 def test_a_hostile_mac_never_reaches_a_command(mac: str) -> None:
     with pytest.raises(StepFailed, match="MAC"):
         switch.plug("br-int", SERVER, Port(PORT.id, mac, "h", "DOWN", "ovs"))
+
+
+BITMAPS = """[{"format": "qcow2", "virtual-size": 1, "format-specific": {"data": {"bitmaps": [
+  {"flags": ["auto"], "name": "cellmove-0123abcd-1", "granularity": 65536},
+  {"flags": ["in-use", "auto"], "name": "cellmove-0123abcd-2", "granularity": 65536}
+]}}}]"""
+
+
+def test_a_bitmap_that_was_not_written_down_is_not_usable() -> None:
+    assert disks.bitmaps(BITMAPS, usable=True) == ("cellmove-0123abcd-1",)
+    assert len(disks.bitmaps(BITMAPS, usable=False)) == 2
+    assert disks.bitmaps('[{"format": "raw"}]', usable=True) == ()
+
+
+def test_half_disks_are_told_from_whole_ones() -> None:
+    listed = "disk\ndisk.cellmove\ndisk.eph0.cellmove\ndisk.info\nconsole.log\n"
+    assert disks.half_names(listed) == ("disk", "disk.eph0")
+    assert disks.disk_names(listed) == ("disk",)
+
+
+@pytest.mark.parametrize("name", ["b", "cellmove-0123abcd-1 -x", "cellmove-0123abcd-"])
+def test_only_a_bitmap_of_ours_gets_into_a_command(name: str) -> None:
+    with pytest.raises(StepFailed):
+        disks.remove_bitmap("/d", name)
+    with pytest.raises(StepFailed):
+        disks.image_server("/d", "qcow2", "/s", read_only=True, bitmap=name)
+
+
+def test_qcow2_of_version_2_is_told_for_it_holds_no_bitmaps() -> None:
+    info = '[{"format": "qcow2", "virtual-size": 1, "format-specific": {"data": {"compat": "%s"}}}]'
+    assert [disks.disk_of("disk", info % version).version for version in ("0.10", "1.1")] == [2, 3]

@@ -44,7 +44,7 @@ class Ends:
     def _command(self, role: str, image: Path, image_format: str) -> list[str]:
         where = self.socket(role)
         far = server(image, image_format, where, read_only=role == "send")
-        return list(far_program("stream.py", role, "20", str(where), *far))
+        return list(far_program("stream.py", role, "20", "", "", str(where), *far))
 
 
 @pytest.fixture(scope="session")
@@ -88,7 +88,7 @@ def fact(ended: Ended, word: str) -> str:
 
 def offsets(data: bytes) -> list[tuple[int, int]]:
     """Where the frames of a stream belong, and how long they are."""
-    position, found = len(stream.MAGIC) + 8, []
+    position, found = len(stream.MAGIC) + stream.HEAD.size, []
     while position < len(data):
         offset, length = stream.FRAME.unpack_from(data, position)
         position += stream.FRAME.size + length
@@ -108,6 +108,88 @@ def test_the_content_arrives_and_both_hashes_agree(
     assert (read.returncode, written.returncode) == (0, 0), written.stderr
     assert same_content(disk, ends.target)
     assert fact(read, "hash") == fact(written, "hash")
+
+
+def dirtied(directory: Path) -> tuple[Path, list[str]]:
+    """A disk with a bitmap of what was written to it lately, and the command that sends that."""
+    source = overlay(directory)
+    subprocess.run(["qemu-img", "bitmap", "--add", "-f", "qcow2", str(source), "b"], check=True)
+    edit(
+        source,
+        "qcow2",
+        "write -P 9 13M 100k",
+        "write -z 2M 1M",  # over data
+        "write -P 0 20M 64k",  # over data
+        "discard 12M 64k",
+        "write -P 8 24M 4k",  # the disk ends within a block
+    )
+    socket_ = directory / "part.sock"
+    far = server(source, "qcow2", socket_, read_only=True)
+    far.insert(-1, "--bitmap=b")
+    return source, list(far_program("stream.py", "send", "20", "", "b", str(socket_), *far))
+
+
+@pytest.mark.parametrize("target_format", ["qcow2", "raw"])
+def test_a_part_makes_an_old_copy_the_same_also_where_it_became_zero(
+    tmp_path: Path, target_format: str
+) -> None:
+    ends = Ends(tmp_path, overlay(tmp_path), "qcow2")
+    receives = ends.writes(target_format, 26 * MIB)
+    assert received(receives, sent(ends.reads).stdout).returncode == 0
+    source, sends = dirtied(tmp_path)
+    assert not same_content(source, ends.target)
+
+    part = sent(sends)
+    done = received(receives, part.stdout)
+
+    assert (part.returncode, done.returncode) == (0, 0), part.stderr + done.stderr
+    assert same_content(source, ends.target)
+    assert fact(part, "hash") == fact(done, "hash")
+    assert len(part.stdout) < 2 * MIB
+
+
+def test_a_part_that_was_cut_off_is_made_whole_by_sending_it_again(tmp_path: Path) -> None:
+    ends = Ends(tmp_path, overlay(tmp_path), "qcow2")
+    receives = ends.writes("qcow2", 26 * MIB)
+    assert received(receives, sent(ends.reads).stdout).returncode == 0
+    source, sends = dirtied(tmp_path)
+    part = sent(sends)
+
+    assert received(receives, part.stdout[: len(part.stdout) // 2]).returncode != 0
+    assert received(receives, part.stdout).returncode == 0
+
+    assert same_content(source, ends.target)
+
+
+def test_a_bitmap_that_the_disk_does_not_have_is_an_error(tmp_path: Path) -> None:
+    source = overlay(tmp_path)
+    socket_ = tmp_path / "s"
+    far = server(source, "qcow2", socket_, read_only=True)
+    done = sent(list(far_program("stream.py", "send", "20", "", "b", str(socket_), *far)))
+
+    assert done.returncode == 1
+    assert b"does not tell of qemu:dirty-bitmap:b" in done.stderr
+
+
+def test_a_server_that_is_there_already_is_read_by_the_disks_name_and_left_alone(
+    tmp_path: Path,
+) -> None:
+    source, target = overlay(tmp_path), make(tmp_path / "target", "raw", 26 * MIB)
+    socket_ = tmp_path / "guest.sock"
+    command = ["qemu-nbd", "--read-only", "-t", "-x", "disk", "-f", "qcow2"]
+    with subprocess.Popen([*command, f"--socket={socket_}", str(source)]) as guest:
+        wait_for_server(tmp_path)
+        while not socket_.exists():
+            time.sleep(0.02)
+        read = sent(list(far_program("stream.py", "send", "20", "disk", "", str(socket_))))
+        assert guest.poll() is None
+        assert socket_.exists()
+        guest.terminate()
+    writes = server(target, "raw", tmp_path / "t.sock", read_only=False)
+    into = far_program("stream.py", "receive", "20", "", "", str(tmp_path / "t.sock"), *writes)
+
+    assert received(list(into), read.stdout).returncode == 0
+    assert same_content(source, target)
 
 
 def test_the_hash_is_of_the_content_not_of_how_it_is_stored(tmp_path: Path) -> None:
@@ -275,7 +357,7 @@ def test_replies_may_come_in_any_order_and_in_pieces(tmp_path: Path) -> None:
         listener.listen()
         threading.Thread(target=answer_backwards, args=(listener, content), daemon=True).start()
         disk = stream.Disk(path, 10)
-        blocks = dict(disk.read(disk.data_blocks()))
+        blocks = dict(disk.read(disk.data_parts()))
         disk.hang_up()
 
     assert disk.size == len(content)
@@ -291,7 +373,7 @@ def test_a_server_that_goes_away_is_an_error(tmp_path: Path) -> None:
     process.wait()
 
     with pytest.raises((stream.StreamError, OSError)):
-        client.data_blocks()
+        client.data_parts()
     client.hang_up()
 
 

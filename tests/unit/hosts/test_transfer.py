@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cellmove.errors import StepFailed
-from cellmove.hosts.transfer import End, carry, configuration
+from cellmove.hosts.transfer import End, Masters, carry, configuration
 from tests.unit.hosts.conftest import Sshd, ends_soon
 from tests.unit.hosts.images import MIB, edit, make, overlay, same_content, server
 from tests.unit.hosts.test_stream import big, servers, wait_for_server
@@ -145,3 +145,30 @@ def test_the_users_configuration_keeps_what_bulk_does_not_need(sshd: Sshd) -> No
     assert "\nproxyjump " not in bastion
     assert "\nstricthostkeychecking true\n" in far
     assert f"\nport {sshd.port}\n" in far
+
+
+def test_a_kept_connection_carries_copies_and_ends_with_us(sshd: Sshd, tmp_path: Path) -> None:
+    masters = Masters()
+    config = configuration(sshd.config, "bastion", masters.directory)
+    masters.keep(("one",), config)  # "two" is the same host of the same name to ssh.
+    # Nothing but a kept connection helps from here on.
+    sshd.known_hosts.write_text("")
+    source, target = overlay(tmp_path), make(tmp_path / "target", "qcow2", 30 * MIB)
+
+    carry(
+        end("one", source, "qcow2", read_only=True),
+        end("two", target, "qcow2", read_only=False),
+        config,
+        nobody,
+    )
+    assert same_content(source, target)
+
+    masters.close()
+    assert not Path(masters.directory).exists()
+    with pytest.raises(StepFailed, match="Host key verification failed"):
+        carry(
+            end("one", source, "qcow2", read_only=True),
+            end("two", target, "qcow2", read_only=False),
+            config,
+            nobody,
+        )

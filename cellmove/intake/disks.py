@@ -1,0 +1,68 @@
+"""Taking in a server's local disks: what a new flavor does to them, and which cross warm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from cellmove.cloud import Hypervisor
+from cellmove.errors import Refused
+from cellmove.model import Disk, Flavor, Host
+from cellmove.steps.disks import GIB, is_ephemeral
+
+
+def of_sizes(old: Flavor, new: Flavor, disks: Sequence[Disk]) -> Iterator[Refused]:
+    """Ephemeral disks and swap as nova 26 leaves them (virt/libvirt/driver.py: finish_migration).
+
+    nova refuses to shrink an ephemeral disk, and leaves it as it is when the flavor gives more.
+    """
+    found_gb = sum(-(-disk.size_bytes // GIB) for disk in disks if is_ephemeral(disk))
+    least_gb = max(found_gb, old.ephemeral_gb)
+    if new.ephemeral_gb < least_gb:
+        yield Refused(
+            "Ephemeral disks never shrink.",
+            f"The server has {least_gb} GB; flavor {new.name} gives {new.ephemeral_gb} GB.",
+            f"Choose a flavor with an ephemeral disk of {least_gb} GB or more.",
+        )
+    if new.ephemeral_gb and not found_gb:
+        yield Refused(
+            "A first ephemeral disk is not made yet.",
+            f"The server has none; flavor {new.name} gives {new.ephemeral_gb} GB.",
+            "Choose a flavor without it.",
+        )
+    if old.swap_mb != new.swap_mb:
+        yield Refused(
+            "Swap of another size is not made yet.",
+            f"Flavor {old.name} gives {old.swap_mb} MB, flavor {new.name} {new.swap_mb} MB.",
+            f"Choose a flavor with {old.swap_mb} MB of swap.",
+        )
+
+
+def of_checkpoints(names: Sequence[str], source: Host) -> Iterator[Refused]:
+    """A guest with checkpoints cannot be undefined, by nova neither."""
+    if names:
+        yield Refused(
+            f"The guest on {source.name} has libvirt checkpoints.",
+            f"They are {', '.join(sorted(names))}: of a backup program, or of a move that died.",
+            "Delete them with `virsh checkpoint-delete`, or undo that move, then try again.",
+        )
+
+
+def ways(
+    here: Hypervisor, server: str, disks: Sequence[Disk], *, runs: bool, cold: bool
+) -> tuple[Disk, ...]:
+    """The disks, each with whether it crosses while the guest runs, and why not.
+
+    What the guest cannot write to crosses warm only beside a disk that does: that one's
+    checkpoint is the proof that the copy was whole.
+    """
+    if cold or not runs:
+        why = "--cold was asked for" if cold else "the guest is off"
+        return tuple(replace(disk, why_cold=why) for disk in disks)
+    reasons = here.why_cold(server, disks)
+    noted = any(disk.format == "qcow2" and not reasons[disk.name] for disk in disks)
+    return tuple(
+        replace(disk, warm=noted and not why, why_cold=why)
+        for disk in disks
+        for why in (reasons[disk.name],)
+    )
