@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,7 +17,6 @@ NOVA: Final = "http://openstack.org/xmlns/libvirt/nova/1.1"
 """Namespace of nova's own metadata in a domain."""
 _SHARES_PER_VCPU: Final = 1024
 """nova 26 gives a guest 1024 CPU shares a vCPU unless its flavor says otherwise."""
-_ANY_ADDRESS: Final = frozenset({"0.0.0.0", "127.0.0.1", "::", "::1", "localhost"})  # noqa: S104
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +41,7 @@ class GuestXml:
     text: str
 
     def __post_init__(self) -> None:
-        self._tree()
+        self.tree()
 
     def renamed(self, name: str) -> GuestXml:
         """Another domain name, also in the paths that libvirt's drivers name after the domain."""
@@ -52,11 +50,13 @@ class GuestXml:
             old = _text(root, "name")
             _require(root, "name").text = name
             for channel in root.iterfind("devices/channel/source[@path]"):
-                channel.set("path", _in_file_name(channel.get("path", ""), old, name))
+                channel.set("path", in_file_name(channel.get("path", ""), old, name))
             for nvram in root.iterfind("os/nvram"):
-                nvram.text = _in_file_name(nvram.text or "", old, name)
+                nvram.text = in_file_name(nvram.text or "", old, name)
+                for source in nvram.iterfind("source[@file]"):
+                    source.set("file", in_file_name(source.get("file", ""), old, name))
 
-        return self._edited(edit)
+        return self.edited(edit)
 
     def resized(self, *, memory_mb: int, vcpus: int) -> GuestXml:
         """Another amount of memory and CPUs: one CPU a socket, as nova does by default."""
@@ -71,12 +71,14 @@ class GuestXml:
             if shares is not None and shares.text == str(int(vcpu.text or 1) * _SHARES_PER_VCPU):
                 shares.text = str(vcpus * _SHARES_PER_VCPU)
             vcpu.attrib.pop("current", "")
+            if vcpu.text == str(vcpus):
+                return  # Its topology may be one that flavor or image asked for.
             vcpu.text = str(vcpus)
             for topology in root.iterfind("cpu/topology"):
                 topology.attrib.update(dict.fromkeys(topology.attrib, "1"))
                 topology.set("sockets", str(vcpus))
 
-        return self._edited(edit)
+        return self.edited(edit)
 
     def moved(self, old_dir: str, new_dir: str) -> GuestXml:
         """All paths in `old_dir` now in `new_dir`: disks, console log, kernel and ramdisk."""
@@ -93,7 +95,7 @@ class GuestXml:
                     if str(value).startswith(prefix):
                         element.set(key, at_new_place(str(value)))
 
-        return self._edited(edit)
+        return self.edited(edit)
 
     def with_nova_metadata(self, flavor: Flavor) -> GuestXml:
         """The flavor that nova shows in its own metadata: informative, rebuilt at a hard reboot."""
@@ -112,7 +114,7 @@ class GuestXml:
                     for child in element.iterfind(f"{{{NOVA}}}{tag}"):
                         child.text = str(value)
 
-        return self._edited(edit)
+        return self.edited(edit)
 
     def without_runtime(self) -> GuestXml:
         """Nothing that only holds on the host where the guest ran.
@@ -130,23 +132,53 @@ class GuestXml:
             for source in root.iterfind("devices/disk/source"):
                 source.attrib.pop("index", "")
 
-        return self._edited(edit)
+        return self.edited(edit)
 
     @property
     def name(self) -> str:
         """Name of the domain."""
-        return _text(self._tree(), "name")
+        return _text(self.tree(), "name")
 
     @property
     def uuid(self) -> str:
         """UUID of the domain, which is the server's."""
-        return _text(self._tree(), "uuid")
+        return _text(self.tree(), "uuid")
 
     @property
     def machine(self) -> str:
         """Machine type, e.g. `pc-i440fx-7.2`."""
-        element = self._tree().find("os/type")
+        element = self.tree().find("os/type")
         return "" if element is None else element.get("machine", "")
+
+    @property
+    def arch(self) -> str:
+        """Architecture of its CPU, e.g. `x86_64`."""
+        element = self.tree().find("os/type")
+        return "" if element is None else element.get("arch", "")
+
+    @property
+    def virt_type(self) -> str:
+        """How it is run: `kvm` or `qemu`."""
+        return self.tree().get("type", "")
+
+    @property
+    def loader(self) -> str:
+        """Path of its firmware; empty when the machine has its own."""
+        return self.tree().findtext("os/loader") or ""
+
+    @property
+    def nvram(self) -> str:
+        """Path of the variables that its firmware keeps (UEFI); empty without any."""
+        element = self.tree().find("os/nvram")
+        if element is None:
+            return ""
+        named = (element.text or "").strip() or _attribute(element, "source", "file")
+        return named or "no file"
+
+    @property
+    def is_novas(self) -> bool:
+        """Whether nova has made it."""
+        return self.tree().find(f"metadata/{{{NOVA}}}instance") is not None
 
     @property
     def interfaces(self) -> tuple[Interface, ...]:
@@ -157,7 +189,7 @@ class GuestXml:
                 mac=_attribute(element, "mac", "address").lower(),
                 device=_attribute(element, "target", "dev"),
             )
-            for element in self._tree().iterfind("devices/interface")
+            for element in self.tree().iterfind("devices/interface")
         )
 
     @property
@@ -165,7 +197,7 @@ class GuestXml:
         """Path of each disk's file -> its format: what the guest cannot forge."""
         return {
             path: _attribute(disk, "driver", "type") or "raw"
-            for disk in self._tree().iterfind("devices/disk")
+            for disk in self.tree().iterfind("devices/disk")
             if (path := _attribute(disk, "source", "file"))
         }
 
@@ -176,7 +208,7 @@ class GuestXml:
 
     def unsupported(self) -> tuple[str, ...]:
         """Why this guest cannot be moved (yet): one clause each; empty when it can."""
-        root = self._tree()
+        root = self.tree()
         found = [why for path, why in _UNSUPPORTED.items() if root.find(path) is not None]
         found += [f"a disk of type {kind}" for kind in sorted(_other_disks(root))]
         found += [
@@ -184,10 +216,14 @@ class GuestXml:
             for interface in self.interfaces
             if interface.type not in ("ethernet", "bridge")
         ]
-        found += [f"a console that listens on {address}" for address in _listeners(root)]
         return tuple(found)
 
-    def _tree(self) -> etree._Element:
+    def tree(self) -> etree._Element:
+        """The definition parsed anew: to look at, or to make another value of.
+
+        Raises:
+            StepFailed: it is not XML.
+        """
         try:
             return etree.fromstring(self.text.encode(), _parser())
         except etree.XMLSyntaxError as error:
@@ -197,13 +233,21 @@ class GuestXml:
                 "Look at it with `virsh dumpxml --inactive`.",
             ) from error
 
-    def _edited(self, edit: Callable[[etree._Element], None]) -> GuestXml:
-        root = copy.deepcopy(self._tree())
+    def edited(self, edit: Callable[[etree._Element], None]) -> GuestXml:
+        """The definition that `edit` makes of a copy of this one."""
+        root = self.tree()
         edit(root)
         return GuestXml(etree.tostring(root, encoding="unicode"))
 
 
-def for_target(xml: str, *, domain_name: str, flavor: Flavor, old_dir: str, new_dir: str) -> str:
+def for_target(
+    xml: str,
+    *,
+    domain_name: str,
+    flavor: Flavor,
+    old_dir: str,
+    new_dir: str,
+) -> str:
     """The definition that the target's libvirt gets, made of the one that the source's has.
 
     UUID and MAC addresses stay: to the guest, and to who pays for it, it is the same machine.
@@ -236,7 +280,6 @@ _UNSUPPORTED: Final = {
     "cputune/vcpupin": "its CPUs are pinned",
     "cputune/emulatorpin": "its emulator threads are pinned",
     "launchSecurity": "its memory is encrypted (SEV)",
-    "os/nvram": "its firmware keeps variables (UEFI), which would stay behind",
     "os/kernel": "it boots a kernel from outside its disk",
 }
 
@@ -280,7 +323,7 @@ def _attribute(element: etree._Element, child: str, key: str) -> str:
     return "" if found is None else found.get(key, "")
 
 
-def _in_file_name(path: str, old: str, new: str) -> str:
+def in_file_name(path: str, old: str, new: str) -> str:
     """The path with the domain's name changed in its last part, where it is a word of its own."""
     pure = PurePosixPath(path)
     if not pure.name:
@@ -290,20 +333,6 @@ def _in_file_name(path: str, old: str, new: str) -> str:
 
 
 def _other_disks(root: etree._Element) -> set[str]:
-    disks = root.iterfind("devices/disk")
+    """Kinds of disk that are no files; volumes, which nova alone gives a serial, are not meant."""
+    disks = (disk for disk in root.iterfind("devices/disk") if disk.find("serial") is None)
     return {kind for disk in disks if (kind := disk.get("type", "")) != "file"}
-
-
-def _listeners(root: etree._Element) -> list[str]:
-    """Addresses of this host's own that a console of the guest listens on."""
-    addresses = {
-        element.get(key, "")
-        for path, key in (
-            ("devices/graphics", "listen"),
-            ("devices/graphics/listen", "address"),
-            ("devices/serial[@type='tcp']/source", "host"),
-            ("devices/console[@type='tcp']/source", "host"),
-        )
-        for element in root.iterfind(path)
-    }
-    return sorted(addresses - _ANY_ADDRESS - {""})
