@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cellmove.check.findings import Finding, Result
+from cellmove.check.server import Looked, look
 from cellmove.check.whole import run
 
-__all__ = ["Finding", "Result", "run"]
+__all__ = ["Finding", "Looked", "Result", "look", "run"]

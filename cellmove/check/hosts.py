@@ -7,14 +7,21 @@ from functools import partial
 from typing import Final, Protocol
 
 from cellmove.check.findings import Finding, Result, fail, guarded, ok, warn
-from cellmove.hosts import disks, switch
+from cellmove.hosts import connect, disks, firmware, iscsi, switch
 from cellmove.hosts.disks import Argv, Layout
 from cellmove.model import Port
 
 LITTLE_ROOM_BYTES: Final = 10 * 1024**3
 _SERVER: Final = "00000000-0000-4000-8000-000000000000"
 """No server's uuid: the commands with it are only asked about, never run."""
+_BITMAP: Final = "cellmove-00000000-1"
 _PORT: Final = Port(_SERVER, "fa:16:3e:00:00:00", "", "DOWN", "ovs")
+_NFS: Final = {"data": {"export": "192.0.2.1:/srv/volumes"}}
+_ISCSI: Final = {
+    "target_portal": "192.0.2.1:3260",
+    "target_iqn": "iqn.2010-10.org.openstack:volume",
+    "target_lun": 1,
+}
 _PROGRAMS: Final = (
     ("python3", ("python3", "--version")),
     ("qemu-nbd", ("/usr/bin/qemu-nbd", "--version")),
@@ -51,6 +58,8 @@ class Far(Protocol):
 def privileged(layout: Layout, bridge: str = "br-int") -> list[tuple[str, Argv]]:
     """User and command of all that a move runs through sudo: sudoers.j2 allows just these."""
     directory, disk = layout.directory(_SERVER), layout.disk(_SERVER, "disk")
+    nvram = f"{firmware.DIRECTORY}/instance-00000000_VARS.fd"
+    mount_point = connect.mount_path(connect.STORAGE.mounts_path, _NFS)
     half, socket = layout.half(_SERVER, "disk"), layout.socket(_SERVER, "disk")
     nova = (
         disks.exists(directory),
@@ -65,13 +74,24 @@ def privileged(layout: Layout, bridge: str = "br-int") -> list[tuple[str, Argv]]
         disks.image_info(disk, "qcow2"),
         disks.image_create(half, "qcow2", 1024**3),
         disks.image_server(disk, "qcow2", socket, read_only=True),
+        disks.image_server(disk, "qcow2", socket, read_only=True, bitmap=_BITMAP),
         disks.image_server(half, "qcow2", socket, read_only=False),
+        connect.make_mount_point(mount_point),
     )
     root = (
+        disks.remove_bitmap(disk, _BITMAP),
         switch.plug(bridge, _SERVER, _PORT),
         switch.unplug(bridge, _PORT),
         switch.ports(bridge),
         switch.attachment(_PORT),
+        firmware.exists(nvram),
+        firmware.content(nvram),
+        firmware.write(nvram),
+        firmware.remove(nvram),
+        connect.mount(_NFS, mount_point, "vers=4.2,hard"),
+        connect.initiator(),
+        *(command(_ISCSI) for command in iscsi.PRIVILEGED),
+        iscsi.forget_device(iscsi.EXAMPLE_PLACE),
     )
     return [("nova", argv) for argv in nova] + [("root", argv) for argv in root]
 
@@ -110,6 +130,8 @@ def hypervisor(name: str, address: str, far: Far, layout: Layout, ssh_config: st
 
 def _sudo(what: str, far: Far, layout: Layout) -> Iterator[Finding]:
     needed = privileged(layout)
+    if far.run(iscsi.present()).status:  # Not every cloud has iSCSI.
+        needed = [(user, argv) for user, argv in needed if argv[0] != iscsi.PROGRAM]
     refused = [
         f"{argv[0]} as {user}"
         for user, argv in needed
@@ -138,12 +160,15 @@ def _programs(what: str, far: Far, _layout: Layout) -> Iterator[Finding]:
 
 
 def _sockets(what: str, far: Far, layout: Layout) -> Iterator[Finding]:
-    path = layout.socket_path
+    path, guests = layout.socket_path, layout.guest_socket_path
     if far.run(("test", "-d", path, "-a", "-w", path)).status:
         seen = f"{path} is no directory that we may write to."
         yield fail(what, seen, "Run playbooks/hosts.yml for this host.")
+    elif far.run(("test", "-g", guests, "-a", "-x", guests)).status:
+        seen = f"{guests} is no directory whose sockets would be our group's."
+        yield fail(what, seen, "Run playbooks/hosts.yml for this host.")
     else:
-        yield ok(what, path)
+        yield ok(what, f"{path}, {guests}")
 
 
 def _instances(what: str, far: Far, layout: Layout) -> Iterator[Finding]:

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cellmove.check.findings import Finding, fail, ok, warn
+from cellmove.config import NotificationsConfig
+from cellmove.errors import CellmoveError
+from cellmove.intake.refusals import EXTENSION
+from cellmove.notices.sender import Bus
+from cellmove.policy import CROSS_CELL, Policy
+from cellmove.services.cinder import MICROVERSION as ATTACHMENTS
+from cellmove.services.cinder import Cinder
 from cellmove.services.neutron import Neutron
 from cellmove.services.placement import MICROVERSION
 from cellmove.services.service import Service
 from cellmove.services.session import Identity
-
-EXTENSION = "binding-extended"
 
 
 def identity(who: Identity) -> Iterator[Finding]:
@@ -42,6 +47,35 @@ def placement(service: Service) -> Iterator[Finding]:
     else:
         seen = f"It offers {newest or 'no microversion'}; {MICROVERSION} is needed."
         yield fail("Placement", seen, "Upgrade Placement to Rocky or later.")
+
+
+def volumes(service: Service) -> Iterator[Finding]:
+    """Cinder must know attachments; a cloud without it has no servers with volumes."""
+    do = "Servers with volumes are refused until that is mended; others do not need it."
+    try:
+        known = Cinder(service).has_attachments()
+    except CellmoveError as error:
+        yield warn("Cinder", f"{error.what} {error.seen}".strip(), do)
+        return
+    if known:
+        yield ok("Cinder", f"attachments of microversion {ATTACHMENTS}")
+    else:
+        yield warn("Cinder", f"It does not offer microversion {ATTACHMENTS}.", do)
+
+
+def permission(who: Identity, policy: Policy) -> Iterator[Finding]:
+    """Whether the policy lets us move servers, here those of our own project."""
+    refused = list(policy.refusals(CROSS_CELL, who.project_id, who.user_id))
+    yield from (warn("policy", each.seen, each.do) for each in refused)
+    if not refused:
+        yield ok("policy", f"{CROSS_CELL} allows us to")
+
+
+def bus(notifications: NotificationsConfig) -> Iterator[Finding]:
+    """Whether notifications can be sent, when there is somebody to send them to."""
+    if url := notifications.url():
+        Bus(url, notifications.settings_file)
+        yield ok("notifications", "oslo.messaging takes the URL; the bus is not asked")
 
 
 def _numbers(version: str) -> tuple[int, ...]:

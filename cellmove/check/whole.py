@@ -21,6 +21,8 @@ from cellmove.hosts.disks import Layout
 from cellmove.hosts.shell import Shells
 from cellmove.journal import Journal
 from cellmove.opening import API_NAME, api_url, cells_of, signed_in
+from cellmove.policy import PolicyFile
+from cellmove.services.cinder import MICROVERSION as ATTACHMENTS
 
 HOSTS_AT_ONCE: Final = 8
 
@@ -66,6 +68,10 @@ def _services(config: Config) -> Iterator[Finding]:
     network, placement = session.service("network"), session.service("placement")
     yield from guarded("Neutron", partial(services.network, network))
     yield from guarded("Placement", partial(services.placement, placement))
+    yield from services.volumes(session.optional("block-storage", ATTACHMENTS))
+    policy = PolicyFile(session.who.credentials, config.policy.file)
+    yield from guarded("policy", partial(services.permission, session.who, policy))
+    yield from guarded("notifications", partial(services.bus, config.notifications))
 
 
 def _api(config: Config, stack: ExitStack, cells: dict[str, Database]) -> Iterator[Finding]:
@@ -91,8 +97,10 @@ def _hypervisors(cells: Mapping[str, Database], names: list[str]) -> Iterator[Fi
     """What nova knows; fills `names`."""
     for cell in cells.values():
         with cell.read() as rows:
-            there = [row["host"] for row in rows.all("services", binary="nova-compute", deleted=0)]
+            found = rows.all("services", binary="nova-compute", deleted=0)
+        there = [row["host"] for row in found]
         names += there
+        yield from databases.computes(cell.name, {row["host"]: row["version"] for row in found})
         if there:
             yield ok(f"{cell.name}: hypervisors", ", ".join(there))
         else:

@@ -55,7 +55,7 @@ class Service(Protocol):
         """Read, again when nobody answers.
 
         Raises:
-            Refused: the cloud does not let us (401, 403).
+            Refused: the cloud does not let us (401, 403), or is too old for us (406).
             Unreachable: no answer, or only errors of a server (5xx).
         """
         ...
@@ -64,11 +64,25 @@ class Service(Protocol):
         """Write, once. Without `body` nothing is sent as one.
 
         Raises:
-            StepFailed: the cloud does not let us (401, 403); nothing was written.
+            StepFailed: the cloud does not let us (401, 403) or is too old for us (406); nothing
+                was written.
             Unknown: the answer did not come, so whether it was done is not known.
             Unreachable: the request could not be delivered, so it was not done.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """A `Service` that the cloud does not have; nothing is wrong until somebody needs it."""
+
+    error: Unreachable
+
+    def get(self, path: str, **query: str) -> Answer:
+        raise self.error
+
+    def send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Answer:
+        raise self.error
 
 
 class HttpService:
@@ -133,6 +147,13 @@ class HttpService:
                 f"{self._name} does not let us {method} {path}.",
                 f"It answered {answer.message}.",
                 "Sign in as an administrator, or have the service's policy changed.",
+            )
+        if answer.status == 406:  # that microversion is beyond it: api-sig, microversions
+            wanted = self._adapter.default_microversion
+            raise forbidden(
+                f"{self._name} is too old for this.",
+                f"It answered {answer.message}.",
+                f"Upgrade it to a release that has microversion {wanted}.",
             )
         return answer
 

@@ -6,10 +6,10 @@ import logging
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cellmove.errors import Refused, Unreachable
-from cellmove.services.service import HttpService, Service, causes, line, sign_in_failed
+from cellmove.services.service import Absent, HttpService, Service, causes, line, sign_in_failed
 
 if TYPE_CHECKING:
     from keystoneauth1.plugin import BaseAuthPlugin
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 ANSWER_SECONDS = 60.0
 """How long a service may take to answer, unless `api_timeout` of clouds.yaml says otherwise."""
-VERSION_PATHS = {"image": "/v2", "network": "/v2.0"}
+VERSION_PATHS = {"identity": "/v3", "image": "/v2", "network": "/v2.0"}
 """Service type -> path of its only version, with which catalogs name it or not."""
 
 for _name in ("keystoneauth", "openstack"):  # what they would warn of, our errors say
@@ -30,11 +30,44 @@ for _name in ("keystoneauth", "openstack"):  # what they would warn of, our erro
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who we are to the cloud: written to the records that name an actor."""
+    """Who we are to the cloud: written to the records that name an actor, judged by policies."""
 
     user_id: str
     project_id: str
+    """Empty: the token is for a domain or the whole system."""
     roles: frozenset[str]
+    user_domain_id: str | None = None
+    project_domain_id: str | None = None
+    domain_id: str | None = None
+    """Of a token for a domain."""
+    system_scope: str | None = None
+    """`all`: of a token for the whole system."""
+
+    @classmethod
+    def of(cls, access: Any) -> Identity:
+        """What Keystone says of a token: a `keystoneauth1.access.AccessInfo`."""
+        return cls(
+            user_id=access.user_id,
+            project_id=access.project_id or "",
+            roles=frozenset(access.role_names),
+            user_domain_id=access.user_domain_id,
+            project_domain_id=access.project_domain_id,
+            domain_id=access.domain_id,
+            system_scope="all" if access.system_scoped else None,
+        )
+
+    @property
+    def credentials(self) -> dict[str, Any]:
+        """What oslo.policy judges: oslo.context 5, context.py:RequestContext.to_policy_values."""
+        return {
+            "user_id": self.user_id,
+            "user_domain_id": self.user_domain_id,
+            "project_id": self.project_id or None,
+            "project_domain_id": self.project_domain_id,
+            "domain_id": self.domain_id,
+            "system_scope": self.system_scope,
+            "roles": sorted(self.roles),
+        }
 
 
 class Session:
@@ -43,6 +76,13 @@ class Session:
     def __init__(self, region: CloudRegion, who: Identity) -> None:
         self.who = who
         self._region = region
+
+    def optional(self, kind: str, microversion: str | None = None) -> Service:
+        """Like `service`; one that the catalog does not have says so when it is called."""
+        try:
+            return self.service(kind, microversion)
+        except Unreachable as error:
+            return Absent(error)
 
     def service(self, kind: str, microversion: str | None = None) -> Service:
         """The service of this type (`network`, `placement`...) where the catalog has it.
@@ -89,13 +129,20 @@ def sign_in(cloud: str | None, request_id: str, service_cloud: str | None = None
         session = region.get_session()
         session.additional_headers["X-Openstack-Request-Id"] = request_id
         user = region.get_auth()
-        access = user.get_access(session)  # type: ignore[union-attr]
+        if user is None or not hasattr(
+            user, "get_access"
+        ):  # `none`, `admin_token`: they ask nobody who we are
+            raise Refused(
+                "This way of signing in cannot be used.",
+                f"auth_type is {region.config.get('auth_type')!r}: it does not say who we are.",
+                "Sign in to Keystone: with a password, an application credential, a token...",
+            )
+        access = user.get_access(session)
         if service_cloud is not None:
             service = _region(service_cloud).get_auth()
             service.get_token(session)  # type: ignore[union-attr]
             session.auth = _with_service_token(user, service)  # type: ignore[arg-type]
-        who = Identity(access.user_id, access.project_id or "", frozenset(access.role_names))
-        return Session(region, who)
+        return Session(region, Identity.of(access))
 
     return _signing_in(attempt)
 

@@ -13,14 +13,15 @@ import pytest
 
 from cellmove.check import Finding, Result, databases, hosts, run, services
 from cellmove.check.findings import guarded, ok
-from cellmove.check.grants import API_NEEDS, cell_needs, missing, parsed
-from cellmove.config import Config, DatabaseConfig
+from cellmove.check.grants import API_NEEDS, EVERY_TABLE, cell_needs, missing, parsed
+from cellmove.config import Config, DatabaseConfig, NotificationsConfig
 from cellmove.dbcopy.database import Database
 from cellmove.errors import Refused, Unreachable
-from cellmove.hosts import disks, switch
+from cellmove.hosts import disks, firmware, switch
 from cellmove.hosts.disks import Argv, Layout
 from cellmove.journal import Journal
-from cellmove.services.service import Answer
+from cellmove.policy import CROSS_CELL, PolicyFile
+from cellmove.services.service import Absent, Answer
 from cellmove.services.session import Identity
 from tests.fakes.databases import CELL1, CELL2, fake_databases
 from tests.unit import samples
@@ -116,6 +117,17 @@ def test_missing_grants_are_named_but_nothing_of_the_account(account: Account) -
     assert "playbooks/databases.yml" in found.do
 
 
+def test_an_account_that_sees_only_the_tables_of_today_is_not_enough(account: Account) -> None:
+    lines = [
+        f"GRANT {', '.join(rights)} ON `nova_cell1`.`{table}` TO x"
+        for table, rights in cell_needs().items()
+        if table != EVERY_TABLE
+    ]
+    found = grants_of(account, *lines)
+    assert (found.result, found.seen) == (Result.FAIL, "*: no SELECT.")
+    assert grants_of(account, *lines, "GRANT SELECT ON `nova_cell1`.* TO x").result is Result.OK
+
+
 def test_a_role_may_give_what_is_not_seen(account: Account) -> None:
     assert grants_of(account, *EXACT, "GRANT `mover` TO `cellmove`@`%`").result is Result.WARN
 
@@ -159,12 +171,48 @@ def test_neutron_must_have_extended_bindings() -> None:
 
 @pytest.mark.parametrize(
     ("newest", "result"),
-    [("1.39", Result.OK), ("1.28", Result.OK), ("1.9", Result.FAIL), ("", Result.FAIL)],
+    [("1.39", Result.OK), ("1.36", Result.OK), ("1.9", Result.FAIL), ("", Result.FAIL)],
 )
 def test_placement_must_know_consumer_generations(newest: str, result: Result) -> None:
     versions = {"versions": [{"max_version": newest}]} if newest else {}
     service = FakeService({"/": Answer(200, versions)})
     assert results(services.placement(service)) == {"Placement": result}
+
+
+@pytest.mark.parametrize(
+    ("answer", "result"),
+    [(Answer(200, {"attachments": []}), Result.OK), (Answer(404, {}), Result.WARN)],
+)
+def test_cinder_must_know_attachments_if_servers_have_volumes(
+    answer: Answer, result: Result
+) -> None:
+    service = FakeService({"/attachments": answer})
+    assert results(services.volumes(service)) == {"Cinder": result}
+
+
+def test_a_cloud_without_cinder_wants_a_look_and_no_more() -> None:
+    absent = Absent(Unreachable("The catalog does not have it.", "No endpoint.", "Look."))
+    assert results(services.volumes(absent)) == {"Cinder": Result.WARN}
+
+
+@pytest.mark.parametrize(("text", "result"), [("@", Result.OK), ("!", Result.WARN)])
+def test_the_policy_is_asked(tmp_path: Path, text: str, result: Result) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text(f'"{CROSS_CELL}": "{text}"')
+    who = Identity("u", "p", frozenset({"admin"}))
+    policy = PolicyFile(who.credentials, str(file))
+    assert results(services.permission(who, policy)) == {"policy": result}
+
+
+@pytest.mark.parametrize(("version", "failed"), [(47, 0), (66, 0), (46, 1), (None, 1)])
+def test_nova_compute_must_be_able_to_confirm(version: int | None, failed: int) -> None:
+    found = list(databases.computes("cell1", {"cmp1a": 66, "cmp1b": version}))
+    assert len(found) == failed
+    assert all("cmp1b" in each.seen and "cmp1a" not in each.seen for each in found)
+
+
+def test_a_look_without_a_bus_says_nothing_of_it() -> None:
+    assert list(services.bus(NotificationsConfig())) == []
 
 
 @pytest.mark.parametrize(("role", "result"), [("admin", Result.OK), ("member", Result.WARN)])
@@ -242,6 +290,15 @@ def test_little_room_wants_a_look() -> None:
     assert found["cmp1a: instances"].result is Result.WARN
 
 
+def test_a_host_without_iscsi_lacks_nothing() -> None:
+    def refused(argv: Sequence[str]) -> bool:
+        return "/usr/sbin/iscsiadm" in argv
+
+    assert {found.result for found in host_findings(FakeFar(refused=refused)).values()} == {
+        Result.OK
+    }
+
+
 def test_sudo_is_only_asked_whether_it_would() -> None:
     """Among the commands are deletions: `-l` lists, it does not run."""
     far = FakeFar()
@@ -256,7 +313,7 @@ def test_every_privileged_command_of_a_move_is_asked_about() -> None:
     unprivileged = {"as_user", "free"}
     asked = {argv[0].rpartition("/")[2] for _user, argv in hosts.privileged(Layout())}
     source = inspect.getsource(hosts.privileged)
-    for module in (disks, switch):
+    for module in (disks, firmware, switch):
         for name, builder in inspect.getmembers(module, inspect.isfunction):
             made_here = builder.__module__ == module.__name__ and not name.startswith("_")
             if made_here and inspect.signature(builder).return_annotation in ("Argv", Argv):

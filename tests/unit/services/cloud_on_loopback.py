@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -32,6 +32,14 @@ class LoopbackCloud:
     """What Keystone takes."""
     requests: list[Request] = field(default_factory=list)
     answers: dict[tuple[str, str], list[tuple[int, Any]]] = field(default_factory=dict)
+    roles: Sequence[str] = ("admin",)
+    scope: Mapping[str, Any] = field(
+        default_factory=lambda: {"project": {"id": "p1", "name": "admin", "domain": {"id": "d1"}}}
+    )
+    """What the token is for."""
+    tokens_checked: bool = False
+    """Whether the service takes only tokens that were given since the last `revoke`."""
+    valid: set[str] = field(default_factory=set)
     sleep: Callable[[], object] = lambda: None
     """Called before each answer of the service."""
 
@@ -42,6 +50,11 @@ class LoopbackCloud:
     def asked(self, path: str) -> list[Request]:
         """What the service was asked on this path."""
         return [request for request in self.requests if request.path.partition("?")[0] == path]
+
+    def revoke(self) -> None:
+        """No token given until now is good any more: they have expired, or were revoked."""
+        self.tokens_checked = True
+        self.valid.clear()
 
     def clouds_yaml(self, **more: object) -> str:
         auth = {
@@ -67,6 +80,9 @@ class LoopbackCloud:
             links = [{"rel": "self", "href": f"{self.url}/identity/v3/"}]
             return 200, {"version": {"id": "v3.14", "status": "stable", "links": links}}, {}
         self.sleep()
+        sent = {request.headers.get(name) for name in ("x-auth-token", "x-service-token")}
+        if self.tokens_checked and not sent - {None} <= self.valid:
+            return 401, {"error": {"code": 401, "message": "The token is not good."}}, {}
         queue = self.answers.get((request.method, path), [(404, {})])
         status, body = queue.pop(0) if len(queue) > 1 else queue[0]
         return status, body, {}
@@ -84,11 +100,14 @@ class LoopbackCloud:
             "issued_at": "2026-01-01T00:00:00.000000Z",
             "expires_at": "2099-01-01T00:00:00.000000Z",
             "user": {"id": user["name"], "name": user["name"], "domain": {"id": "default"}},
-            "project": {"id": "p1", "name": "admin", "domain": {"id": "default"}},
-            "roles": [{"id": "r1", "name": "admin"}],
+            **self.scope,
+            "roles": [{"id": f"id-of-{role}", "name": role} for role in self.roles],
             "catalog": [{"type": "network", "id": "s", "name": "n", "endpoints": endpoints}],
         }
-        return 201, {"token": token}, {"X-Subject-Token": f"token-of-{user['name']}"}
+        number = sum(each.path.endswith("/auth/tokens") for each in self.requests)
+        given = f"token-of-{user['name']}" + (f"-{number}" if self.tokens_checked else "")
+        self.valid.add(given)
+        return 201, {"token": token}, {"X-Subject-Token": given}
 
 
 @contextmanager

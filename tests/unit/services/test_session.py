@@ -6,12 +6,13 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from cellmove.errors import CellmoveError, Refused, StepFailed, Unknown, Unreachable
-from cellmove.services.service import GATEWAY_ERRORS, READ_RETRIES, Service
+from cellmove.services.service import GATEWAY_ERRORS, READ_RETRIES, HttpService, Service
 from cellmove.services.session import Session, sign_in
 from tests.unit.services.cloud_on_loopback import HANG_UP, LoopbackCloud
 
@@ -153,6 +154,104 @@ def test_a_token_that_cannot_be_renewed_fails_a_write(
     cloud.password = "changed meanwhile"
     with pytest.raises(StepFailed, match="Signing in to the cloud failed"):
         network.send("POST", Q, {})
+
+
+@pytest.mark.parametrize("service", [None, "service"])
+def test_a_token_that_runs_out_is_renewed_and_each_call_is_done_once(
+    cloud: LoopbackCloud, service: str | None
+) -> None:
+    network = sign_in("here", REQUEST, service_cloud=service).service("network")
+    cloud.answers["GET", PATH] = cloud.answers["POST", PATH] = [(200, {"ports": []})]
+    assert network.get(Q).ok
+    cloud.revoke()
+    assert network.send("POST", Q, {"port": {}}).ok
+    refused, done = cloud.asked(PATH)[1:]
+    assert refused.headers["x-auth-token"] != done.headers["x-auth-token"]
+    assert refused.body == done.body
+    cloud.revoke()
+    assert network.get(Q).ok
+    assert {r.headers.get("x-openstack-request-id") for r in cloud.requests} == {REQUEST}
+
+
+def test_a_cloud_that_never_takes_the_token_is_not_asked_for_ever(
+    cloud: LoopbackCloud, network: Service
+) -> None:
+    cloud.answers["GET", PATH] = [(401, {})]
+    with pytest.raises(Refused):
+        network.get(Q)
+    assert len(cloud.asked(PATH)) == 2
+
+
+@pytest.mark.parametrize(
+    ("scope", "seen"),
+    [
+        (None, {"project_id": "p1", "project_domain_id": "d1", "system_scope": None}),
+        ({"system": {"all": True}}, {"project_id": None, "system_scope": "all"}),
+        ({"domain": {"id": "d2", "name": "D"}}, {"project_id": None, "domain_id": "d2"}),
+    ],
+)
+def test_policies_judge_what_the_token_is_for(
+    cloud: LoopbackCloud, scope: dict[str, object] | None, seen: dict[str, object]
+) -> None:
+    cloud.roles = ("reader", "member")
+    if scope is not None:
+        cloud.scope = scope
+    credentials = sign_in("here", REQUEST).who.credentials
+    assert credentials["user_id"] == "operator"
+    assert credentials["roles"] == ["member", "reader"]
+    assert {key: credentials[key] for key in seen} == seen
+
+
+def test_a_service_too_old_for_the_microversion_is_named(
+    cloud: LoopbackCloud, session: Session
+) -> None:
+    body = {"errors": [{"detail": "Version 1.28 is not supported", "code": "x"}]}
+    cloud.answers["GET", PATH] = cloud.answers["POST", PATH] = [(406, body)]
+    network = session.service("network", "1.28")
+    with pytest.raises(Refused, match="network is too old for this") as refused:
+        network.get(Q)
+    assert "has microversion 1.28" in refused.value.do
+    assert_three_sentences(refused.value)
+    with pytest.raises(StepFailed, match="too old"):
+        network.send("POST", Q, {})
+
+
+def test_a_way_to_sign_in_that_says_nothing_of_who_we_are_is_refused(
+    cloud: LoopbackCloud, tmp_path: Path
+) -> None:
+    more = {"auth_type": "none", "auth": {"endpoint": cloud.url}}
+    (tmp_path / "clouds.yaml").write_text(cloud.clouds_yaml(**more))
+    with pytest.raises(Refused, match="This way of signing in cannot be used") as refused:
+        sign_in("here", REQUEST)
+    assert_three_sentences(refused.value)
+
+
+@pytest.mark.parametrize("more", [{"region_name": "S"}, {"interface": "internal"}])
+def test_region_and_interface_choose_the_endpoint(
+    cloud: LoopbackCloud, tmp_path: Path, more: dict[str, object]
+) -> None:
+    (tmp_path / "clouds.yaml").write_text(cloud.clouds_yaml(**more))
+    with pytest.raises(Unreachable, match="not found"):
+        sign_in("here", REQUEST).service("network")
+
+
+@pytest.mark.parametrize(
+    ("more", "verify"),
+    [({}, True), ({"verify": False}, False), ({"cacert": "/etc/ca.pem"}, "/etc/ca.pem")],
+)
+def test_the_clouds_certificate_authority_is_the_one_that_counts(
+    cloud: LoopbackCloud, tmp_path: Path, more: dict[str, object], verify: bool | str
+) -> None:
+    (tmp_path / "clouds.yaml").write_text(cloud.clouds_yaml(**more))
+    assert sign_in("here", REQUEST)._region.get_session().verify == verify
+
+
+def test_an_optional_service_is_missed_only_when_it_is_called(session: Session) -> None:
+    assert isinstance(session.optional("network"), HttpService)
+    absent = session.optional("block-storage", "3.44")
+    for call in (partial(absent.get, "/x"), partial(absent.send, "POST", "/x")):
+        with pytest.raises(Unreachable, match="catalog does not have"):
+            call()
 
 
 @pytest.mark.parametrize("named", ["/network", "/network/", "/network/v2.0", "/network/v2.0/"])

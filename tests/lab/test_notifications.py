@@ -1,0 +1,85 @@
+"""Notifications on the lab's RabbitMQ: what cellmove sends is what nova itself sends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab.kit.bus import Bus, Notice, forwarded, listening
+from tests.lab.kit.nova import Nova
+from tests.lab.kit.program import Cellmove
+
+pytestmark = pytest.mark.lab
+
+Told = tuple[object, ...]
+ENDS = {
+    "resize": "instance.resize_finish.end",
+    "revert": "instance.resize_revert.end",
+    "confirm": "instance.resize_confirm.end",
+}
+
+
+@pytest.fixture(scope="module")
+def bus() -> Iterator[Bus]:
+    with listening() as heard:
+        yield heard
+
+
+@pytest.fixture
+def telling(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Cellmove]:
+    """cellmove with somebody to tell."""
+    with forwarded("api") as url:
+        monkeypatch.setenv("CELLMOVE_NOTIFICATIONS_TRANSPORT_URL", url)
+        yield Cellmove(tmp_path)
+
+
+def told(bus: Bus, server: str, verb: str, source: str, target: str) -> list[Told]:
+    """What was newly said of a move, hosts by the part they play."""
+    parts = {source: "source", target: "target"}
+    heard = bus.wait(server, ENDS[verb])
+
+    def alike(notice: Notice) -> Told:
+        data = notice.payload
+        sender, _, host = notice.publisher.partition(":")
+        return (
+            *(notice.event, sender, parts.get(host, "conductor"), notice.priority, notice.name),
+            *(data["state"], data["task_state"], data["power_state"], parts[data["host"]]),
+            *(data["flavor"]["nova_object.data"]["name"], data["ip_addresses"], sorted(data)),
+        )
+
+    return [alike(each) for each in heard]
+
+
+def test_names_order_and_content_are_novas_own(nova: Nova, telling: Cellmove, bus: Bus) -> None:
+    server = nova.boot("told", "cmp1a")
+    nova.stop(server)
+    bus.forget(server)
+
+    def by_nova(end: str, source: str, target: str) -> list[Told]:
+        nova.migrate(server, target)
+        resized = told(bus, server, "resize", source, target)
+        getattr(nova, end)(server)
+        return resized + told(bus, server, end, source, target)
+
+    def by_cellmove(end: str, source: str, target: str) -> list[Told]:
+        telling("resize", server, "--to-host", target)
+        resized = told(bus, server, "resize", source, target)
+        telling(end, server, "--yes")
+        return resized + told(bus, server, end, source, target)
+
+    assert by_cellmove("revert", "cmp1a", "cmp2a") == by_nova("revert", "cmp1a", "cmp2a")
+    assert by_nova("confirm", "cmp1a", "cmp2a") == by_cellmove("confirm", "cmp2a", "cmp1a")
+
+
+def test_a_dead_bus_fails_no_move(
+    nova: Nova, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CELLMOVE_NOTIFICATIONS_TRANSPORT_URL", "rabbit://a:a-secret@127.0.0.1:9/")
+    server = nova.boot("untold", "cmp1a")
+    nova.stop(server)
+    done = Cellmove(tmp_path)("resize", server, "--to-host", "cmp2a")
+    assert nova.status(server) == "VERIFY_RESIZE"
+    assert done.stderr.count("A notification was not sent") == 1
+    assert "a-secret" not in done.stderr + done.stdout
