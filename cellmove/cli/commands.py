@@ -16,7 +16,7 @@ Exit codes say what state the cloud is in:
   0  done                          4  failed, and something remains
   1  refused, nothing touched      5  stopped on request; resume goes on
   2  wrong usage                   6  some servers of several failed
-  3  failed, wholly taken back     7  the check found something"""
+  3  failed, wholly taken back     7  check or compare found something"""
 
 pass_options = click.make_pass_decorator(Options, ensure=True)
 
@@ -29,7 +29,7 @@ pass_options = click.make_pass_decorator(Options, ensure=True)
 )
 @click.version_option(package_name="cellmove", message="%(prog)s %(version)s")
 def cellmove() -> None:
-    r"""Move OpenStack servers from one Nova cell to another.
+    """Move OpenStack servers from one Nova cell to another.
 
     \b
     A first move:
@@ -40,7 +40,7 @@ def cellmove() -> None:
 
     SERVER is a UUID, or a name that only one server bears. What was begun is in the journal:
     a move that failed or was stopped goes on with `resume` or is taken back with `undo`.
-    """
+    """  # noqa: D301 - click wants a real backspace
 
 
 def _dry_run(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -55,8 +55,9 @@ _servers = click.argument("servers", metavar="SERVER...", nargs=-1, required=Tru
 @cellmove.command()
 @click.argument("server")
 @click.option("--flavor", metavar="FLAVOR", help="New flavor, by name or id; else it stays.")
-@click.option("--to-host", metavar="HOST", help="Target hypervisor; else the one with most room.")
-@click.option("--to-cell", metavar="CELL", help="Target cell, by name or UUID.")
+@click.option("--to-host", metavar="HOST", help="Target hypervisor; else the best ones.")
+@click.option("--to-cell", metavar="CELL", help="Target cell, by name or UUID; else any.")
+@click.option("--cold", is_flag=True, help="Copy no disk while the guest runs.")
 @click.option(
     "--on-failure",
     type=click.Choice(["undo", "stop"]),
@@ -74,16 +75,16 @@ _servers = click.argument("servers", metavar="SERVER...", nargs=-1, required=Tru
 )
 @pass_options
 def resize(options: Options, /, *, server: str, **wish: Any) -> Exit:
-    r"""Move SERVER into another cell, up to VERIFY_RESIZE.
+    """Move SERVER into another cell, up to VERIFY_RESIZE.
 
-    A running guest is shut down while its disk is copied, and started in the other cell. Its disk
-    in the old one stays until `confirm`.
+    The disks of a running guest are copied while it runs. Then it is shut down, what it wrote last
+    is copied, and it is started in the other cell. Its disks in the old one stay until `confirm`.
 
     \b
     Examples:
       cellmove resize web-1 --to-host cmp2a --dry-run
       cellmove resize web-1 --flavor m1.large
-    """
+    """  # noqa: D301 - click wants a real backspace
     from cellmove.cli import work
 
     return work.resize(options, server, **wish)
@@ -119,6 +120,36 @@ def revert(options: Options, /, *, servers: tuple[str, ...], dry_run: bool, yes:
     from cellmove.cli import work
 
     return work.end(options, "revert", servers, dry_run=dry_run, yes=yes)
+
+
+@cellmove.command("list")
+@click.option("--cell", metavar="CELL", help="Only of this cell, by name or UUID.")
+@click.option("--host", metavar="HOST", help="Only of this hypervisor.")
+@click.option("--project", metavar="PROJECT", help="Only of this project, by name or id.")
+@pass_options
+def servers(options: Options, /, **only: str | None) -> Exit:
+    """List the servers of all cells, each once, as nova does.
+
+    Newest first. A server that is resized into another cell is listed where it is now; the hidden
+    copy is not listed. Left out are servers in no cell: being built, or never placed (cell0).
+    """
+    from cellmove.cli import work
+
+    return work.servers(options, **only)
+
+
+@cellmove.command()
+@click.argument("server")
+@pass_options
+def compare(options: Options, /, *, server: str) -> Exit:
+    """Show what the two copies of SERVER say differently.
+
+    Between a resize and its end both cells have its records. What each cell has for itself by
+    design is not shown. Ends with 7 when there is a difference.
+    """
+    from cellmove.cli import work
+
+    return work.compare(options, server)
 
 
 @cellmove.command()
@@ -168,15 +199,24 @@ def show(options: Options, /, *, move: str) -> Exit:
 
 
 @cellmove.command()
+@click.option("--server", metavar="SERVER", help="Only what is against a move of this server.")
+@click.option("--flavor", metavar="FLAVOR", help="With --server: to this flavor.")
+@click.option("--to-host", metavar="HOST", help="With --server: to this hypervisor.")
+@click.option("--to-cell", metavar="CELL", help="With --server: to this cell.")
 @pass_options
-def check(options: Options) -> Exit:
-    """See whether this machine can do its work.
+def check(options: Options, /, *, server: str | None, **wish: str | None) -> Exit:
+    """See whether this machine can do its work, or whether a server can be moved.
 
     Looks at configuration, journal, databases and grants, services, bastion and every hypervisor;
-    changes nothing. Ends with 7 when something failed.
+    with --server at that server and all that a resize would need, and lists every reason against
+    it at once. Changes nothing. Ends with 7 when something failed.
     """
     from cellmove.cli import work
 
+    if server is not None:
+        return work.check_server(options, server, **wish)
+    if any(wish.values()):
+        raise click.UsageError("--flavor, --to-host and --to-cell want --server.")
     return work.check(options)
 
 
@@ -184,13 +224,13 @@ def check(options: Options) -> Exit:
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @pass_options
 def completion(options: Options, /, *, shell: str) -> Exit:
-    r"""Print the completion script of SHELL.
+    """Print the completion script of SHELL.
 
     \b
     bash: eval "$(cellmove completion bash)"
     zsh:  eval "$(cellmove completion zsh)"
     fish: cellmove completion fish | source
-    """
+    """  # noqa: D301 - click wants a real backspace
     from click.shell_completion import get_completion_class
 
     found = get_completion_class(shell)

@@ -16,10 +16,12 @@ from cellmove.cli.options import Options
 from cellmove.cloud import Cloud
 from cellmove.conductor import Conductor
 from cellmove.config import Config, load, require_database
-from cellmove.errors import Exit, Stopped
+from cellmove.errors import Exit, Refused, Stopped
 from cellmove.intake import Actor
+from cellmove.intake.quota import Quota
 from cellmove.interrupts import Interrupts
 from cellmove.journal import Entry, Journal, Mark, default_path, under_way
+from cellmove.notices import Notices, Sender, open_sender
 from cellmove.opening import OpenCloud, open_cloud
 from cellmove.plan import plan
 from cellmove.progress import Guarded, display
@@ -89,8 +91,15 @@ class Desk:
 
     def actor(self, opened: OpenCloud) -> Actor:
         """Who we are in the records."""
-        template = self.config.nova.instance_name_template
-        return Actor(opened.who.user_id, opened.who.project_id, domain_template=template)
+        nova, who = self.config.nova, opened.who
+        return Actor(
+            who.user_id,
+            who.project_id,
+            domain_template=nova.instance_name_template,
+            policy=opened.policy,
+            quota=Quota(nova.quota_usage, nova.quota_cores, nova.quota_ram_mb),
+            multipliers=self.config.scheduler,
+        )
 
     @contextmanager
     def conductor(self, cloud: Cloud, entry: Entry, interrupts: Interrupts) -> Iterator[Conductor]:
@@ -104,8 +113,10 @@ class Desk:
             if mark in (Mark.FAILED, Mark.UNDOING):
                 interrupts.hold()
             self.display.step(step, mark)
+            for tell in notices:
+                tell(step, mark)
 
-        with self.journal.lease(entry.move.id):
+        with self.journal.lease(entry.move.id), self._notices(cloud, entry) as notices:
             title = f"Move {entry.number}: {entry.verb} {entry.move.name}"
             self.display.begin(title, plan(entry.verb, entry.move))
             interrupts.release()
@@ -119,6 +130,27 @@ class Desk:
                 ) from None
             finally:
                 self.display.end()
+
+    @contextmanager
+    def _notices(self, cloud: Cloud, entry: Entry) -> Iterator[list[Notices]]:
+        """Who tells the cloud's listeners of the steps; nobody unless that is configured.
+
+        What keeps them from telling is said, and keeps nobody from moving.
+        """
+        sender: Sender | None = None
+        try:
+            settings = self.config.notifications
+            if url := settings.url():
+                sender = open_sender(url, settings.settings_file, self.remark)
+        except Refused as error:
+            self.remark(str(error))
+        if sender is None:
+            yield []
+            return
+        try:
+            yield [Notices(cloud, entry.verb, entry.move, sender)]
+        finally:
+            sender.close()
 
     def remark(self, text: str) -> None:
         """Say what is worth knowing while one waits, unless nobody wants to."""

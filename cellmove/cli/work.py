@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-
-import click
+from collections.abc import Collection, Sequence
 
 from cellmove import check as checks
 from cellmove.cli.desk import Desk
+from cellmove.cli.doing import Doing, conduct
 from cellmove.cli.options import Options
-from cellmove.errors import CellmoveError, Exit, Refused, Stopped, Usage
-from cellmove.intake import intake_confirm, intake_resize, intake_revert
-from cellmove.interrupts import Interrupts
+from cellmove.errors import Exit, Refused, Usage
+from cellmove.intake import copies, intake_confirm, intake_resize, intake_revert
+from cellmove.intake.listing import listing
+from cellmove.intake.resize import MOST_HOSTS
 from cellmove.journal import Entry, State, Verb
 from cellmove.model import Move
 from cellmove.opening import OpenCloud
 from cellmove.plan import plan
-from cellmove.report.checks import Checked
+from cellmove.report.checks import Checked, CheckedServer
 from cellmove.report.history import Moves, Shown
-from cellmove.report.moves import next_commands, place
+from cellmove.report.moves import next_commands
 from cellmove.report.outcomes import Outcome, Outcomes, TakenBack
-from cellmove.report.plans import Plan, Plans
-
-Intake = Callable[[OpenCloud, str], Move]
+from cellmove.report.servers import Comparison, Servers
 
 
 def resize(
@@ -34,13 +31,14 @@ def resize(
     flavor: str | None,
     to_host: str | None,
     to_cell: str | None,
+    cold: bool,
     on_failure: str,
     dry_run: bool,
 ) -> Exit:
     """Move a server to VERIFY_RESIZE in another cell."""
     desk = Desk(options)
 
-    def intake(opened: OpenCloud, asked: str) -> Move:
+    def intake(opened: OpenCloud, asked: str, without: Collection[str]) -> Move:
         return intake_resize(
             opened.cloud,
             asked,
@@ -49,10 +47,14 @@ def resize(
             to_cell=to_cell,
             actor=desk.actor(opened),
             request_id=opened.request_id,
+            cold=cold,
+            without=without,
         )
 
     take_back = on_failure == "undo"
-    return _carry_out(desk, "resize", [server], intake, take_back=take_back, dry_run=dry_run)
+    hosts = MOST_HOSTS if take_back and not to_host else 1
+    doing = Doing(desk, "resize", intake, take_back=take_back, hosts=hosts, dry_run=dry_run)
+    return doing.carry_out([server])
 
 
 def end(options: Options, verb: Verb, servers: Sequence[str], *, dry_run: bool, yes: bool) -> Exit:
@@ -67,10 +69,10 @@ def end(options: Options, verb: Verb, servers: Sequence[str], *, dry_run: bool, 
     desk = Desk(options)
     take_in = intake_confirm if verb == "confirm" else intake_revert
 
-    def intake(opened: OpenCloud, asked: str) -> Move:
+    def intake(opened: OpenCloud, asked: str, _without: Collection[str]) -> Move:
         return take_in(opened.cloud, asked, actor=desk.actor(opened), request_id=opened.request_id)
 
-    return _carry_out(desk, verb, servers, intake, asks=asks, dry_run=dry_run)
+    return Doing(desk, verb, intake, asks=asks, dry_run=dry_run).carry_out(servers)
 
 
 def resume(options: Options, key: str | None) -> Exit:
@@ -87,7 +89,7 @@ def resume(options: Options, key: str | None) -> Exit:
         return _undo(desk, entry)
     outcome = Outcome(entry.verb, entry.move.server, entry.move, entry.number)
     with desk.cloud(entry.move.request_id) as opened, desk.interrupts() as interrupts:
-        _conduct(desk, opened, entry, interrupts, take_back=False)
+        conduct(desk, opened, entry, interrupts, take_back=False)
     return desk.answer(Outcomes("resume", [outcome]))
 
 
@@ -120,6 +122,23 @@ def show(options: Options, key: str) -> Exit:
     return desk.answer(Shown(entry, list(dict.fromkeys(names + foreign)), _later(desk, entry)))
 
 
+def servers(options: Options, *, cell: str | None, host: str | None, project: str | None) -> Exit:
+    """List the servers of all cells."""
+    desk = Desk(options)
+    with desk.cloud() as opened:
+        project_id = None if project is None else opened.project_id(project)
+        found = listing(opened.cloud, cell=cell, host=host, project_id=project_id)
+    return desk.answer(Servers(found))
+
+
+def compare(options: Options, server: str) -> Exit:
+    """What differs between a server's two copies."""
+    desk = Desk(options)
+    with desk.cloud() as opened:
+        report = Comparison(copies.compare(opened.cloud, server))
+    return desk.answer(report, report.exit_code)
+
+
 def check(options: Options) -> Exit:
     """Whether this machine can do its work."""
     desk = Desk(options)
@@ -128,117 +147,26 @@ def check(options: Options) -> Exit:
     return desk.answer(report, report.exit_code)
 
 
-def _carry_out(
-    desk: Desk,
-    verb: Verb,
-    servers: Sequence[str],
-    intake: Intake,
-    *,
-    take_back: bool = True,
-    asks: bool = False,
-    dry_run: bool,
-) -> Exit:
-    """Take all servers in, then show or do; one server's refusal does not keep the others back."""
+def check_server(options: Options, server: str, **wish: str | None) -> Exit:
+    """Every reason for which a server could not be moved."""
+    desk = Desk(options)
     with desk.cloud() as opened:
-        taken = [_taken_in(desk, verb, opened, s, intake, dry_run=dry_run) for s in servers]
-        if len(taken) == 1 and taken[0].error:
-            raise taken[0].error
-        if dry_run:
-            report = _looked(opened, verb, taken)
-            return desk.answer(report, report.exit_code)
-        if asks:
-            _ask(verb, taken)
-        outcomes = _each(desk, opened, taken, take_back=take_back)
-    if len(outcomes) == 1 and outcomes[0].error:
-        raise outcomes[0].error
-    result = Outcomes(verb, outcomes)
-    return desk.answer(result, result.exit_code)
 
+        def intake(asked: str) -> Move:
+            desk.refuse_if_under_way(asked, dry_run=True)
+            actor, request_id = desk.actor(opened), opened.request_id
+            return intake_resize(
+                opened.cloud,
+                asked,
+                flavor=wish["flavor"],
+                to_host=wish["to_host"],
+                to_cell=wish["to_cell"],
+                actor=actor,
+                request_id=request_id,
+            )
 
-def _taken_in(
-    desk: Desk, verb: Verb, opened: OpenCloud, asked: str, intake: Intake, *, dry_run: bool
-) -> Outcome:
-    try:
-        desk.refuse_if_under_way(asked, dry_run=dry_run)
-        return Outcome(verb, asked, intake(opened, asked))
-    except CellmoveError as error:
-        return Outcome(verb, asked, error=error)
-
-
-def _looked(opened: OpenCloud, verb: Verb, taken: Sequence[Outcome]) -> Plans:
-    plans = [
-        Plan(each.move, [(s, s.inspect(opened.cloud)) for s in plan(verb, each.move)])
-        for each in taken
-        if each.move
-    ]
-    return Plans(verb, plans, [each for each in taken if each.error])
-
-
-def _ask(verb: Verb, taken: Sequence[Outcome]) -> None:
-    """On the terminal, naming what will be gone."""
-    going = [each.move for each in taken if each.move]
-    if not going:
-        return
-    for move in going:
-        if verb == "confirm":
-            text = f"deletes its old disks and records on {place(move.source)}"
-        else:
-            text = f"throws away what it wrote on {place(move.target)} since the resize"
-        click.echo(f"{verb} {move.name} ({move.server}): {text}.", err=True)
-    click.confirm("There is no way back. Go on?", abort=True, err=True)
-
-
-def _each(
-    desk: Desk, opened: OpenCloud, taken: Sequence[Outcome], *, take_back: bool
-) -> list[Outcome]:
-    """One after the other; what stops one by request stops the rest."""
-    outcomes: list[Outcome] = []
-    seen: set[str] = set()
-    stopped: Stopped | None = None
-    with desk.interrupts() as interrupts:
-        for each in taken:
-            if each.move is None or stopped:
-                outcomes.append(replace(each, error=each.error or _not_begun(stopped)))
-                continue
-            if each.move.server in seen:
-                continue
-            seen.add(each.move.server)
-            outcome = _one(desk, opened, interrupts, each, each.move, take_back=take_back)
-            outcomes.append(outcome)
-            if isinstance(outcome.error, Stopped):
-                stopped = outcome.error
-    return outcomes
-
-
-def _one(
-    desk: Desk,
-    opened: OpenCloud,
-    interrupts: Interrupts,
-    taken: Outcome,
-    move: Move,
-    *,
-    take_back: bool,
-) -> Outcome:
-    number: int | None = None
-    try:
-        number = desk.journal.open_move(taken.verb, move)
-        entry = desk.journal.entry(str(number))
-        _conduct(desk, opened, entry, interrupts, take_back=take_back)
-    except CellmoveError as error:
-        return replace(taken, number=number, error=error)
-    return replace(taken, number=number)
-
-
-def _not_begun(stopped: Stopped | None) -> Stopped:
-    return Stopped("Not begun.", stopped.what if stopped else "", "Run the command again for it.")
-
-
-def _conduct(
-    desk: Desk, opened: OpenCloud, entry: Entry, interrupts: Interrupts, *, take_back: bool
-) -> None:
-    steps = plan(entry.verb, entry.move)
-    with desk.conductor(opened.cloud, entry, interrupts) as conductor:
-        conductor.conduct(entry.number, steps, take_back=take_back)
+        report = CheckedServer(checks.look(opened.cloud, server, intake))
+    return desk.answer(report, report.exit_code)
 
 
 def _undo(desk: Desk, entry: Entry) -> Exit:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -26,6 +27,8 @@ class ServerGroup:
     """`affinity`, `anti-affinity`, `soft-affinity`, `soft-anti-affinity`."""
     members: tuple[str, ...]
     """uuids of servers, in the order they joined."""
+    max_per_host: int = 1
+    """How many members a host may have under `anti-affinity` (rule `max_server_per_host`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +136,13 @@ def server_group(rows: Rows, server: str) -> ServerGroup | None:
         return None
     policies = rows.all("instance_group_policy", group_id=group["id"])
     members = rows.all("instance_group_member", group_id=group["id"])
+    rules = json.loads((policies[0]["rules"] if policies else None) or "{}")
     return ServerGroup(
         uuid=group["uuid"],
         name=group["name"] or "",
         policy=policies[0]["policy"] if policies else "",
         members=tuple(row["instance_uuid"] for row in members),
+        max_per_host=int(rules.get("max_server_per_host", 1)),
     )
 
 
@@ -164,10 +169,13 @@ def host(rows: Rows, name: str, cell: Cell, zone: str) -> Host | None:
 def compute_service(rows: Rows, name: str) -> Service | None:
     """The nova-compute of a host; `rows` is its cell's."""
     row = rows.one("services", host=name, binary="nova-compute", deleted=0)
-    if row is None:
-        return None
+    return None if row is None else service_of(row)
+
+
+def service_of(row: Row) -> Service:
+    """A row of `services`."""
     return Service(
-        host=name,
+        host=row["host"],
         disabled=bool(row["disabled"]),
         disabled_reason=row["disabled_reason"] or "",
         forced_down=bool(row["forced_down"]),

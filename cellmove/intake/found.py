@@ -5,16 +5,20 @@ from __future__ import annotations
 import datetime as dt
 import socket
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from cellmove.choosing import Multipliers
 from cellmove.cloud import Cloud
 from cellmove.dbcopy import api, objects
 from cellmove.dbcopy.cells import CELL0, mapped_cells
 from cellmove.dbcopy.copy import Records, read_records
 from cellmove.dbcopy.database import Row
 from cellmove.errors import Conflict, Refusals, Refused
+from cellmove.intake.quota import Quota
 from cellmove.model import Cell, Disk, Flavor, Host, Move, Port
+from cellmove.policy import Policy, PolicyFile
 
 SHUTDOWN_TIMEOUT_SECONDS = 60
 """nova's `[DEFAULT]shutdown_timeout`; an image may ask for another (`os_shutdown_timeout`)."""
@@ -28,6 +32,16 @@ class Actor:
     project_id: str
     conductor: str = field(default_factory=socket.gethostname)
     domain_template: str = "instance-%08x"
+    policy: Policy = field(default_factory=PolicyFile)
+    """What they may do; by default as good as nothing."""
+    quota: Quota = field(default_factory=Quota)
+    multipliers: Multipliers = field(default_factory=Multipliers)
+    """How hosts are weighed."""
+
+    def refusals(self, row: Row, *rules: str) -> Iterator[Refused]:
+        """What the policy has against their doing this to the server of this row."""
+        for rule in rules:
+            yield from self.policy.refusals(rule, row["project_id"], row["user_id"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +142,7 @@ def make_move(
     vm_state: str,
     ports: tuple[Port, ...],
     disks: tuple[Disk, ...],
+    nvram: str = "",
 ) -> Move:
     row = where.row
     timeout = where.system_metadata("image_os_shutdown_timeout")
@@ -155,7 +170,23 @@ def make_move(
         domain_template=actor.domain_template,
         started_at=f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M:%S}",
         shutdown_timeout_seconds=int(timeout or SHUTDOWN_TIMEOUT_SECONDS),
+        nvram=nvram,
     )
+
+
+@contextmanager
+def among(row: Row, reasons: list[Refused]) -> Iterator[None]:
+    """What is refused in the block, so that nothing more can be asked, joins these reasons.
+
+    Raises:
+        Refused: it was; Refusals with these reasons before it.
+    """
+    try:
+        yield
+    except Refusals as error:
+        raise_all(row, [*reasons, *error.reasons])
+    except Refused as error:
+        raise_all(row, [*reasons, error])
 
 
 def raise_all(row: Row, found: Sequence[Refused]) -> None:

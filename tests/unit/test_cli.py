@@ -69,6 +69,7 @@ def test_every_command_says_what_it_does(capsys: pytest.CaptureFixture[str]) -> 
         assert run([name, "--help"]) == 0
         out = capsys.readouterr().out
         assert "--json" in out
+        assert "\\b" not in out
         assert command.get_short_help_str(200).endswith(".")
         for parameter in command.params:
             if parameter.param_type_name == "option" and not getattr(parameter, "hidden", False):
