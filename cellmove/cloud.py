@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from cellmove.dbcopy.database import Database
-from cellmove.model import Allocations, Binding, Disk, Domain, Move, Port, Transfer
+from cellmove.hosts.blocks import ConnectionInfo
+from cellmove.hosts.machine import Offer
+from cellmove.model import (
+    Allocations,
+    Attachment,
+    Binding,
+    Candidate,
+    Disk,
+    Domain,
+    Move,
+    Port,
+    ResourceGroup,
+    Transfer,
+    Vif,
+    VolumeState,
+)
 
 
 class Network(Protocol):
@@ -19,6 +34,18 @@ class Network(Protocol):
 
     def ports(self, server: str) -> tuple[Port, ...]:
         """All ports whose device is this server, ordered by id."""
+        ...
+
+    def vifs(self, server: str) -> tuple[Vif, ...]:
+        """The same ports with networks, subnets and floating addresses, ordered by port id."""
+        ...
+
+    def resource_groups(self, server: str) -> tuple[ResourceGroup, ...]:
+        """What the server's ports want of Placement: the guarantees of their QoS policies.
+
+        Raises:
+            Refused: Neutron does not tell it in groups (before Xena).
+        """
         ...
 
     def bindings(self, port: str) -> tuple[Binding, ...]:
@@ -61,6 +88,78 @@ class Placement(Protocol):
 
     def free(self, provider: str) -> Mapping[str, int]:
         """Resource class -> what can still be allocated on this provider."""
+        ...
+
+    def used(self, project: str, user: str | None = None) -> Mapping[str, int]:
+        """Resource class -> what all consumers of a project, or of a user in it, hold."""
+        ...
+
+    def providers(self, root: str) -> frozenset[str]:
+        """The provider itself, those nested under it, and those that share with one of them."""
+        ...
+
+    def candidates(
+        self, root: str, needs: Mapping[str, int], groups: Sequence[ResourceGroup] = ()
+    ) -> tuple[Candidate, ...]:
+        """How this host could give `needs` and each group; empty when it cannot."""
+        ...
+
+    def roomy(
+        self,
+        needs: Mapping[str, int],
+        groups: Sequence[ResourceGroup] = (),
+        *,
+        required: Collection[str] = (),
+        forbidden: Collection[str] = (),
+    ) -> frozenset[str]:
+        """All hosts' providers that could give it, with and without these traits, in one call."""
+        ...
+
+
+class Volumes(Protocol):
+    """Cinder: a server's volumes and their attachments."""
+
+    def has_attachments(self) -> bool:
+        """Whether Cinder knows attachments as we use them (microversion 3.44)."""
+        ...
+
+    def volume(self, volume: str) -> VolumeState | None:
+        """A volume's state; None when there is no such volume."""
+        ...
+
+    def attachments(self, server: str) -> tuple[Attachment, ...]:
+        """All attachments to this server, reserved ones too, ordered by id."""
+        ...
+
+    def connection_info(self, attachment: str) -> ConnectionInfo:
+        """How a host reaches the volume, as nova stores it; empty while it is only reserved.
+
+        It may hold a secret.
+        """
+        ...
+
+    def reserve(self, volume: str, server: str) -> None:
+        """Make an attachment without a connector; each call makes another one.
+
+        Raises:
+            StepFailed: another server has the volume, or an attachment is not completed.
+        """
+        ...
+
+    def connect(self, attachment: str, connector: Mapping[str, object]) -> None:
+        """Give a reserved attachment its connector: the volume is exported to that host.
+
+        Raises:
+            StepFailed: another attachment of the volume has a connector, or the backend cannot.
+        """
+        ...
+
+    def complete(self, attachment: str) -> None:
+        """Tell Cinder that the volume is in use through this attachment; twice is once."""
+        ...
+
+    def delete(self, attachment: str) -> None:
+        """Delete an attachment, and the export with it; nothing happens when it is gone."""
         ...
 
 
@@ -110,6 +209,26 @@ class Hypervisor(Protocol):
         """The disk files in the server's instance directory, by name; empty without a directory."""
         ...
 
+    def disk_names(self, server: str) -> tuple[str, ...]:
+        """Names of `disks`, at once."""
+        ...
+
+    def why_cold(self, server: str, disks: Sequence[Disk]) -> Mapping[str, str]:
+        """Disk name -> why it cannot be copied while the guest runs; empty when it can."""
+        ...
+
+    def halves(self, server: str) -> tuple[str, ...]:
+        """Names of the disks that are here under way; they are not among `disks` yet."""
+        ...
+
+    def checkpoints(self, server: str) -> tuple[str, ...]:
+        """Names of all libvirt checkpoints of the guest; none without a guest."""
+        ...
+
+    def forget_writes(self, server: str, disks: Sequence[Disk]) -> None:
+        """Delete all notes of ours of what the guest writes: backup, checkpoints and bitmaps."""
+        ...
+
     def has_directory(self, server: str) -> bool: ...
 
     def make_directory(self, server: str) -> None:
@@ -140,6 +259,46 @@ class Hypervisor(Protocol):
         """Absolute path of a server's disk on this host."""
         ...
 
+    def offer(self, xml: str) -> Offer:
+        """What the host decides about a guest of this definition, and whether it can run it."""
+        ...
+
+    def nvram(self, path: str) -> bytes | None:
+        """What a guest's firmware keeps in this file; None when there is none."""
+        ...
+
+    def write_nvram(self, path: str, content: bytes) -> None:
+        """Make this file of a guest's firmware, or make it anew."""
+        ...
+
+    def remove_nvram(self, path: str) -> None:
+        """Delete this file of a guest's firmware; twice is once."""
+        ...
+
+    def connector(self) -> Mapping[str, object]:
+        """What nova-compute there would tell Cinder of itself: host, ip, initiator..."""
+        ...
+
+    def volume_obstacle(self, info: ConnectionInfo) -> str:
+        """Why this host could not connect such a volume: one clause; empty when it could."""
+        ...
+
+    def connect_volume(self, info: ConnectionInfo) -> ConnectionInfo:
+        """Connect a volume; twice is once. Answers `info` as nova must find it (`device_path`).
+
+        Raises:
+            StepFailed: it is of another kind, or the host cannot.
+        """
+        ...
+
+    def disconnect_volume(self, info: ConnectionInfo) -> None:
+        """Disconnect a volume, if it is connected. A mount stays: nova counts its users."""
+        ...
+
+    def volume_connected(self, info: ConnectionInfo) -> bool:
+        """Whether the host has what `connect_volume` makes; a mount is still there afterwards."""
+        ...
+
 
 class Hosts(Protocol):
     """All hypervisors, and the way of bytes between two of them."""
@@ -149,6 +308,22 @@ class Hosts(Protocol):
 
         Raises:
             Unreachable: no SSH, no libvirt, or an unknown host key.
+        """
+        ...
+
+    def precopy(
+        self,
+        move: Move,
+        sizes_bytes: Mapping[str, int],
+        progress: Callable[[Transfer], None],
+    ) -> None:
+        """Copy the move's warm disks while the guest runs, and note what it writes from then on.
+
+        The copies stay under another name (`Hypervisor.halves`); `sizes_bytes` are the target's.
+        Afterwards there is one checkpoint of this move, and it is not its first (number 0).
+
+        Raises:
+            StepFailed: the guest is off, its libvirt refuses, or a copy broke.
         """
         ...
 
@@ -179,6 +354,7 @@ class Cloud:
     """By cell uuid."""
     network: Network
     placement: Placement
+    volumes: Volumes
     hosts: Hosts
     progress: Callable[[Transfer], None]
 

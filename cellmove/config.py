@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
+import re
 import shlex
 import stat
 import subprocess
@@ -14,13 +16,14 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from cellmove.choosing import Multipliers
 from cellmove.errors import Refused
 
 SYSTEM_FILE: Final = Path("/etc/cellmove/cellmove.toml")
 PASSWORD_COMMAND_TIMEOUT_SECONDS: Final = 60
 _HIDE_IT: Final = (
-    "Take it out of the URL, and name a file that holds it (`password_file`) or a command that "
-    "prints it (`password_command`) under [database]."
+    "Take it out of the file, and name another that holds it (`password_file` in [database], "
+    "`transport_url_file` in [notifications]) or a command that prints it (`..._command`)."
 )
 
 
@@ -44,8 +47,12 @@ class DatabaseConfig:
             Refused: the file or the command cannot be used.
         """
         if self.password_file:
-            return _read_password(Path(self.password_file))
-        return _ask_password(self.password_command) if self.password_command else None
+            path = Path(self.password_file)
+            return _read_secret(path, "The database's password", "`password_file` in [database]")
+        if self.password_command:
+            key = "`password_command` in [database]"
+            return _ask_secret(self.password_command, "The database's password", key)
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +83,51 @@ class NovaConfig:
 
     instances_path: str = "/var/lib/nova/instances"
     instance_name_template: str = "instance-%08x"
+    quota_usage: Literal["cells", "placement", "none"] = "cells"
+    """Where nova-api counts what a project uses; `none`: it has another quota driver."""
+    quota_cores: int = 20
+    quota_ram_mb: int = 50 * 1024
+    nfs_mount_point_base: str = "/var/lib/nova/mnt"
+    nfs_mount_options: str = ""
+    block_storage_ips: tuple[str, ...] = ()
+    """`host=address` of each whose `my_block_storage_ip` is another address than its `my_ip`."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyConfig:
+    """Section `[policy]`: who may move a server."""
+
+    file: str = ""
+    """nova's own policy file or one like it; without it nova's defaults: nobody may."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotificationsConfig:
+    """Section `[notifications]`: whom to tell what nova would tell; nobody by default."""
+
+    transport_url: str = field(default="", repr=False)
+    """oslo.messaging's URL of the bus, with its password."""
+    transport_url_file: str = ""
+    """File whose first line is that URL; nobody but owner and group may read it."""
+    transport_url_command: tuple[str, ...] = field(default=(), repr=False)
+    """Program and arguments; the first line it prints is that URL."""
+    settings_file: str = ""
+    """oslo.messaging's own settings, e.g. its section `[oslo_messaging_rabbit]` in nova.conf."""
+
+    def url(self) -> str:
+        """The URL from where it is kept; empty: nothing is sent.
+
+        Raises:
+            Refused: the file or the command cannot be used.
+        """
+        key = "`transport_url_{}` in [notifications]"
+        if self.transport_url_file:
+            path = Path(self.transport_url_file)
+            return _read_secret(path, "The bus's URL", key.format("file"))
+        if self.transport_url_command:
+            argv = self.transport_url_command
+            return _ask_secret(argv, "The bus's URL", key.format("command"))
+        return self.transport_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +146,9 @@ class Config:
     cloud: CloudConfig = field(default_factory=CloudConfig)
     ssh: SshConfig = field(default_factory=SshConfig)
     nova: NovaConfig = field(default_factory=NovaConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    notifications: NotificationsConfig = field(default_factory=NotificationsConfig)
+    scheduler: Multipliers = field(default_factory=Multipliers)
     journal: JournalConfig = field(default_factory=JournalConfig)
     path: Path | None = None
     """The file it was read from."""
@@ -104,10 +159,22 @@ SECTIONS: Final[Mapping[str, type]] = {
     "cloud": CloudConfig,
     "ssh": SshConfig,
     "nova": NovaConfig,
+    "policy": PolicyConfig,
+    "notifications": NotificationsConfig,
+    "scheduler": Multipliers,
     "journal": JournalConfig,
 }
-_LISTS: Final = {"database.password_command"}
-_PATHS: Final = {"database.password_file", "ssh.config"}
+_LISTS: Final = {
+    "database.password_command",
+    "notifications.transport_url_command",
+    "nova.block_storage_ips",
+}
+_NUMBERS: Final = {"nova.quota_cores", "nova.quota_ram_mb"}
+_FACTORS: Final = {f"scheduler.{each.name}" for each in fields(Multipliers)}
+_PATHS: Final = {
+    *("database.password_file", "ssh.config", "policy.file"),
+    *("notifications.transport_url_file", "notifications.settings_file"),
+}
 
 
 def variable(section: str, key: str) -> str:
@@ -206,19 +273,45 @@ def _built(values: Mapping[tuple[str, str], Any], base: Path, path: Path | None)
     )
 
 
-def _typed(name: str, value: object, base: Path, path: Path | None) -> str | tuple[str, ...]:
+def _typed(
+    name: str, value: object, base: Path, path: Path | None
+) -> str | float | tuple[str, ...]:
+    if name in _FACTORS:
+        return _factor(name, value, path)
+    if name in _NUMBERS:
+        return _number(name, value, path)
     if name in _LISTS:
         if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-            raise _wrong(path, name, 'a list of texts: ["program", "argument"]')
+            raise _wrong(path, name, 'a list of texts: ["one", "another"]')
         return tuple(value)
     if not isinstance(value, str):
         raise _wrong(path, name, "a text")
     return str(base.absolute() / Path(value).expanduser()) if name in _PATHS and value else value
 
 
+def _factor(name: str, value: object, path: Path | None) -> float:
+    """Of the file, or as a text of the environment."""
+    try:
+        factor = math.nan if isinstance(value, bool) else float(str(value))
+    except ValueError:
+        factor = math.nan
+    if not math.isfinite(factor):
+        raise _wrong(path, name, "a number")
+    return factor
+
+
+def _number(name: str, value: object, path: Path | None) -> int:
+    """Of the file, or as a text of the environment."""
+    if re.fullmatch(r"-1|\d+", str(value)) and not isinstance(value, bool):
+        return int(str(value))
+    raise _wrong(path, name, "a whole number from -1 on")
+
+
 def _check(config: Config) -> None:
     if config.database.cell_credentials not in ("own", "same"):
         raise _wrong(config.path, "database.cell_credentials", '"own" or "same"')
+    if config.nova.quota_usage not in ("cells", "placement", "none"):
+        raise _wrong(config.path, "nova.quota_usage", '"cells", "placement" or "none"')
     if config.database.password_file and config.database.password_command:
         raise Refused(
             "The configuration names two sources of one password.",
@@ -229,7 +322,10 @@ def _check(config: Config) -> None:
         raise _wrong(config.path, "ssh.address", 'a text with {name} in it, like "{name}.example"')
     if not _names_guests(config.nova.instance_name_template):
         raise _wrong(config.path, "nova.instance_name_template", 'a text like "instance-%08x"')
-    bare = [url for url in (config.database.url, config.journal.url) if _has_password(url)]
+    if not all(re.fullmatch("[^=]+=[0-9a-fA-F.:]+", ip) for ip in config.nova.block_storage_ips):
+        raise _wrong(config.path, "nova.block_storage_ips", 'a list like ["host=192.0.2.1"]')
+    urls = (config.database.url, config.journal.url, config.notifications.transport_url)
+    bare = [url for url in urls if _has_password(url)]
     if bare and config.path and _others_may_read(config.path):
         raise Refused(
             "The configuration bares a password.",
@@ -253,8 +349,8 @@ def _others_may_read(path: Path) -> bool:
     return bool(path.stat().st_mode & stat.S_IROTH)
 
 
-def _read_password(path: Path) -> str:
-    what = "The database's password cannot be read."
+def _read_secret(path: Path, secret: str, key: str) -> str:
+    what = f"{secret} cannot be read."
     try:
         if _others_may_read(path):
             seen = f"Everybody may read {path}, so it is no secret."
@@ -262,14 +358,12 @@ def _read_password(path: Path) -> str:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         said = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise Refused(
-            what, f"{path}: {said}.", "Mend `password_file` in [database], or the file."
-        ) from None
+        raise Refused(what, f"{path}: {said}.", f"Mend {key}, or the file.") from None
     return _first_line(text, what, str(path))
 
 
-def _ask_password(argv: Iterable[str]) -> str:
-    what = "The database's password cannot be had."
+def _ask_secret(argv: Iterable[str], secret: str, key: str) -> str:
+    what = f"{secret} cannot be had."
     program, *arguments = argv
     try:
         answer = subprocess.run(
@@ -280,8 +374,7 @@ def _ask_password(argv: Iterable[str]) -> str:
             check=True,
         )
     except (OSError, subprocess.SubprocessError) as error:
-        do = "Mend `password_command` in [database]."
-        raise Refused(what, _why(program, error), do) from None
+        raise Refused(what, _why(program, error), f"Mend {key}.") from None
     return _first_line(answer.stdout.decode(errors="replace"), what, program)
 
 

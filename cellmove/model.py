@@ -99,6 +99,69 @@ class Binding:
 
 
 @dataclass(frozen=True, slots=True)
+class Network:
+    """A Neutron network, as nova's network cache knows it."""
+
+    id: str
+    name: str
+    project_id: str
+    mtu: int | None
+    physical_network: str | None
+    tunneled: bool
+    """Whether its traffic goes through tunnels (VXLAN, GRE, Geneve)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subnet:
+    """A Neutron subnet, as nova's network cache knows it."""
+
+    id: str
+    cidr: str
+    gateway: str | None
+    nameservers: tuple[str, ...] = ()
+    routes: tuple[tuple[str, str], ...] = ()
+    """Destination and next hop of each."""
+    dhcp_server: str | None = None
+    ipv6_address_mode: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Vif:
+    """A port with all that nova's network cache says of it (nova: virtual interface)."""
+
+    port: Port
+    active: bool
+    """As nova sees it: ACTIVE, or switched off by its owner."""
+    network: Network
+    subnets: tuple[Subnet, ...]
+    addresses: Mapping[str, tuple[str, ...]]
+    """Fixed address -> the floating addresses that lead to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceGroup:
+    """What a port wants of one provider in Placement: the guarantees of its QoS policy."""
+
+    port: str
+    id: str
+    """Neutron's name of the group: the key of the provider in the binding's profile."""
+    resources: Mapping[str, int]
+    """Resource class -> amount, e.g. `NET_BW_EGR_KILOBIT_PER_SEC`."""
+    traits: tuple[str, ...] = ()
+    """What the provider must be, e.g. `CUSTOM_PHYSNET_PHYSNET1`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One way in which a host could give what is asked for."""
+
+    resources: Mapping[str, Mapping[str, int]]
+    """Provider uuid -> resource class -> amount: the claim to be."""
+    chosen: Mapping[str, str] = field(default_factory=dict)
+    """Id of a resource group -> uuid of the provider that would serve it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Allocations:
     """What one consumer holds in Placement."""
 
@@ -123,6 +186,50 @@ class Disk:
     """What the guest sees (virtual size)."""
     allocated_bytes: int = 0
     """What it takes on the file system, its backing files included."""
+    version: int = 3
+    """Of the qcow2 format: 3 (compat 1.1) or 2."""
+    warm: bool = False
+    """Copied while the guest runs; then only what it wrote last is copied while it is off."""
+    why_cold: str = ""
+    """Why it cannot be copied while the guest runs; empty when it can or the guest is off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A Cinder volume of a server, as the block device mapping in its visible cell names it."""
+
+    id: str
+    mapping: str
+    """Uuid of the block device mapping: the same in both cells."""
+    attachment: str
+    """The attachment through which the guest had it when the move began."""
+    device: str
+    """`/dev/vdb`: what nova tells Cinder as the mount point; the guest may see another name."""
+    is_root: bool = False
+    """Whether the server boots from it."""
+    multiattach: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A volume's attachment to a server, as Cinder has it."""
+
+    id: str
+    volume: str
+    status: str
+    """`reserved` without a connector, `attaching` with one, `attached` when completed."""
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeState:
+    """What Cinder says of a volume by itself."""
+
+    status: str
+    """`in-use`, `reserved`, `retyping`..."""
+    encrypted: bool
+    multiattach: bool
+    migrating: bool = False
+    """Whether Cinder is moving it to another backend."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +250,10 @@ class Transfer:
     disk: str
     done_bytes: int
     total_bytes: int
+    round: int | None = None
+    """0: all of it, while the guest runs; 1...: what was written meanwhile; None: it is off."""
+    seconds: float = 0.0
+    """Since the round began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,3 +294,19 @@ class Move:
     started_at: str
     """UTC, `YYYY-MM-DD HH:MM:SS`: start time of the server's action."""
     shutdown_timeout_seconds: int = 60
+    claim: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """What the server takes at the target, provider by provider; empty: the new flavor, of the
+    target's own provider alone."""
+    profiles: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    """Port -> profile of its binding at the host that this verb leads to (resize: the target's as
+    it is to be, revert: the source's as it is). `Port.profile` is of the other one."""
+    volumes: tuple[Volume, ...] = ()
+    stale_attachments: tuple[str, ...] = ()
+    """Reservations that the hidden cell holds for volumes that the server has no more (revert)."""
+    nvram: str = ""
+    """Path of what the guest's firmware keeps (UEFI) on the source; empty without such firmware."""
+
+    @property
+    def boots_from_volume(self) -> bool:
+        """Whether the root disk is a volume, so that the server takes no local room for it."""
+        return any(volume.is_root for volume in self.volumes)

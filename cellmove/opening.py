@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import sqlalchemy as sa
 
@@ -14,8 +15,12 @@ from cellmove.dbcopy.cells import MappedCell, mapped_cells, open_cells
 from cellmove.dbcopy.connection import refused_url
 from cellmove.dbcopy.database import Database
 from cellmove.errors import Refused
+from cellmove.hosts.connect import Storage
 from cellmove.hosts.reach import RemoteHosts
 from cellmove.model import Transfer
+from cellmove.policy import Policy, PolicyFile
+from cellmove.services import cinder
+from cellmove.services.keystone import Projects
 from cellmove.services.neutron import Neutron
 from cellmove.services.placement import MICROVERSION, Placement
 from cellmove.services.session import Identity, Session, sign_in
@@ -31,6 +36,10 @@ class OpenCloud:
     who: Identity
     request_id: str
     """In every service's log, and in the records."""
+    policy: Policy
+    """What they may do."""
+    project_id: Callable[[str], str]
+    """A project's id or name -> its id; Refused when there is none."""
 
 
 def api_url(config: Config) -> sa.URL:
@@ -63,7 +72,7 @@ def cells_of(config: Config, url: sa.URL, mapped: list[MappedCell]) -> dict[str,
     return cells
 
 
-def hosts_of(config: Config) -> RemoteHosts:
+def hosts_of(config: Config, cells: Mapping[str, Database]) -> RemoteHosts:
     """The hypervisors; none is reached yet.
 
     Raises:
@@ -74,7 +83,24 @@ def hosts_of(config: Config) -> RemoteHosts:
         bastion=config.ssh.bastion,
         address=config.ssh.address,
         instances_path=config.nova.instances_path,
+        storage=Storage(
+            config.nova.nfs_mount_point_base,
+            config.nova.nfs_mount_options,
+            partial(storage_address, config, cells),
+        ),
     )
+
+
+def storage_address(config: Config, cells: Mapping[str, Database], host: str) -> str:
+    """A host's `my_block_storage_ip`: as configured, else its `my_ip`, which is nova's default."""
+    configured = dict(each.split("=", 1) for each in config.nova.block_storage_ips)
+    if host in configured:
+        return configured[host]
+    for cell in cells.values():
+        with cell.read() as rows:
+            if node := rows.one("compute_nodes", host=host, deleted=0):
+                return str(node["host_ip"] or "")
+    return ""
 
 
 def signed_in(config: Config, request_id: str) -> Session:
@@ -109,13 +135,16 @@ def open_cloud(
         for cell in cells.values():
             stack.callback(cell.close)
         session = signed_in(config, request_id)
-        hosts = stack.enter_context(hosts_of(config))
+        hosts = stack.enter_context(hosts_of(config, cells))
         cloud = Cloud(
             api=api,
             cells=cells,
             network=Neutron(session.service("network")),
             placement=Placement(session.service("placement", MICROVERSION)),
+            volumes=cinder.Cinder(session.optional("block-storage", cinder.MICROVERSION)),
             hosts=hosts,
             progress=progress,
         )
-        yield OpenCloud(cloud, session.who, request_id)
+        policy = PolicyFile(session.who.credentials, config.policy.file)
+        projects = Projects(session.service("identity"))
+        yield OpenCloud(cloud, session.who, request_id, policy, projects.id_of)

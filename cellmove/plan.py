@@ -10,12 +10,18 @@ from cellmove.model import Move
 from cellmove.steps import (
     allocations,
     api,
+    attachments,
+    carry,
     confirm,
+    connections,
     disks,
+    firmware,
     guests,
+    mappings,
     network,
     revert,
     source_cell,
+    switch,
     target_cell,
     wiring,
 )
@@ -29,27 +35,42 @@ RESIZE: tuple[type[Step], ...] = (
     allocations.ClaimTarget,
     target_cell.CopyRecords,
     network.BindPorts,
+    attachments.ReserveTargetAttachments,
+    mappings.NoteTargetAttachments,
+    attachments.ReserveSourceAttachments,
     target_cell.WriteTargetClaim,
     source_cell.WriteSourceClaim,
     disks.MakeTargetDirectory,
     guests.DefineTargetGuest,
-    # The guest stops, and its disks cross.
+    disks.PrecopyDisks,
+    # The guest stops, and the rest of its disks crosses.
     source_cell.BeginAtSource,
     guests.StopSourceGuest,
     disks.CopyDisks,
+    disks.ForgetWrites,
+    firmware.CopyFirmware,
     guests.ForgetSourceGuest,
     wiring.UnplugSourcePorts,
+    mappings.NoteSourceAttachments,
+    connections.DisconnectSourceVolumes,
+    attachments.ReleaseSourceAttachments,
     network.ActivateTargetBindings,
     source_cell.FinishAtSource,
     # It starts at the target.
     target_cell.BeginAtTarget,
+    attachments.ExportToTarget,
+    connections.ConnectTargetVolumes,
+    mappings.StoreTargetConnections,
+    connections.PlaceTargetVolumes,
     wiring.PlugTargetPorts,
     guests.StartTargetGuest,
     target_cell.FinishAtTarget,
     # The switch: shown before the mapping moves, hidden after it.
-    target_cell.ShowTarget,
+    carry.CarryChangesOver,
+    switch.CompareRecords,
+    switch.ShowTarget,
     api.PointMapping,
-    source_cell.HideSource,
+    switch.HideSource,
     api.UpdateRequestSpec,
     source_cell.CloseSourceEvents,
     target_cell.CloseTargetEvents,
@@ -57,8 +78,11 @@ RESIZE: tuple[type[Step], ...] = (
 
 CONFIRM: tuple[type[Step], ...] = (
     confirm.BeginConfirm,
+    carry.CarryHistoryOver,
     # From here on only forward.
     disks.RemoveSourceDisks,
+    firmware.RemoveSourceFirmware,
+    attachments.DeleteSourceAttachments,
     network.DeleteSourceBindings,
     allocations.ReleaseSourceAllocation,
     confirm.DeleteSourceRecords,
@@ -68,25 +92,38 @@ CONFIRM: tuple[type[Step], ...] = (
 REVERT: tuple[type[Step], ...] = (
     revert.BeginRevert,
     api.RestoreRequestSpec,
-    revert.CarryHistoryHome,
+    carry.CarryHistoryHome,
     revert.CarryStateHome,
+    attachments.ReserveSourceAttachments,
+    mappings.CarryVolumesHome,
+    attachments.ReserveTargetAttachments,
     # The resized guest stops and is forgotten; its disks stay for now.
     guests.StopTargetGuest,
     guests.DefineSourceGuest,
     guests.ForgetTargetGuest,
     wiring.UnplugTargetPorts,
+    mappings.NoteTargetAttachments,
+    connections.DisconnectTargetVolumes,
+    attachments.ReleaseTargetAttachments,
+    attachments.ExportToSource,
+    connections.ConnectSourceVolumes,
+    mappings.StoreSourceConnections,
+    connections.PlaceSourceVolumes,
     network.ActivateSourceBindings,
     # The switch home, then the old guest starts on its old disks.
-    revert.ShowSource,
+    carry.CarryChangesHome,
+    switch.ShowSource,
     api.PointMappingHome,
-    revert.HideTarget,
+    switch.HideTarget,
     wiring.PlugSourcePorts,
     guests.StartSourceGuest,
     allocations.ReturnAllocation,
     revert.FinishRevert,
     # From here on only forward.
     disks.RemoveTargetDisks,
+    firmware.RemoveTargetFirmware,
     network.DeleteTargetBindings,
+    attachments.DeleteTargetAttachments,
     revert.DeleteTargetRecords,
 )
 
@@ -99,4 +136,4 @@ SCORES: dict[Verb, tuple[type[Step], ...]] = {
 
 def plan(verb: Verb, move: Move) -> tuple[Step, ...]:
     """The steps of this verb for this move."""
-    return tuple(step(move) for step in SCORES[verb])
+    return tuple(step(move) for step in SCORES[verb] if step.applies(move))

@@ -118,8 +118,8 @@ class Lines(Quiet):
     def transfer(self, transfer: Transfer) -> None:
         """A line every few seconds, and one at the end."""
         now = self._clock()
-        if self._copy[0] != transfer.disk:
-            self._copy = (transfer.disk, now, transfer.done_bytes)
+        if self._copy[0] != _named(transfer):
+            self._copy = (_named(transfer), now, transfer.done_bytes)
             self._said_at = now
         whole = transfer.done_bytes >= transfer.total_bytes
         if whole or now - self._said_at >= SECONDS_BETWEEN_LINES:
@@ -130,7 +130,7 @@ class Lines(Quiet):
         _disk, since, before = self._copy
         rate = (transfer.done_bytes - before) / (now - since) if now > since else 0.0
         line = (
-            f"  {transfer.disk}: {size(transfer.done_bytes)} of {size(transfer.total_bytes)}"
+            f"  {_named(transfer)}: {size(transfer.done_bytes)} of {size(transfer.total_bytes)}"
             f", {size(rate)}/s"
         )
         left = transfer.total_bytes - transfer.done_bytes
@@ -194,10 +194,11 @@ class Alive(Quiet):
 
     def transfer(self, transfer: Transfer) -> None:
         """Move the bar on."""
-        if transfer.disk not in self._disks:
-            self._disks[transfer.disk] = self._bytes.add_task(transfer.disk, total=None)
+        name = _named(transfer)
+        if name not in self._disks:
+            self._disks[name] = self._bytes.add_task(name, total=None)
         self._bytes.update(
-            self._disks[transfer.disk],
+            self._disks[name],
             completed=transfer.done_bytes,
             total=transfer.total_bytes,
         )
@@ -218,6 +219,11 @@ class Alive(Quiet):
         for task in self._disks.values():
             self._bytes.remove_task(task)
         self._disks.clear()
+
+
+def _named(transfer: Transfer) -> str:
+    """The disk, and which time it is copied: what it has is copied once, then what is written."""
+    return f"{transfer.disk}, round {transfer.round}" if transfer.round else transfer.disk
 
 
 class Guarded:

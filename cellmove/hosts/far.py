@@ -12,8 +12,11 @@ Program = Literal["leash.py", "stream.py"]
 
 
 def far_program(name: Program, *arguments: str) -> Argv:
-    """The command that runs one of our programs there: Python without anybody's site packages."""
-    return ("python3", "-I", "-c", _source(name), *arguments)
+    """The command that runs one of our programs there: Python without anybody's site packages.
+
+    `-S`, for looking for these takes longer than all the rest of a short command.
+    """
+    return ("python3", "-I", "-S", "-c", _source(name), *arguments)
 
 
 @functools.cache

@@ -13,7 +13,9 @@ import libvirt
 
 from cellmove.errors import StepFailed, Unknown, Unreachable
 from cellmove.hosts.bridge import Bridge
+from cellmove.hosts.machine import Offer, ask
 from cellmove.hosts.shell import Shell
+from cellmove.hosts.xml import GuestXml
 from cellmove.model import Domain, GuestState
 
 T = TypeVar("T")
@@ -26,6 +28,8 @@ _KEEPALIVE: Final = (5, 3)
 """Seconds between two, and how many may stay without an answer."""
 _BUTTON_SECONDS: Final = 5
 """A guest that still boots misses the power button: it is pressed again and again."""
+_LOOK_SECONDS: Final = 0.05
+"""A look at a domain takes 2 ms; what the server waits here, it is down."""
 _PAUSED: Final = frozenset({libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PMSUSPENDED})
 
 
@@ -58,7 +62,7 @@ class Guests:
         """Forget a domain that is off; its NVRAM stays.
 
         Raises:
-            StepFailed: it runs.
+            StepFailed: it runs, or has checkpoints.
         """
 
         def forget(domain: Any) -> None:
@@ -67,6 +71,13 @@ class Guests:
                     f"The guest of {server} still runs on {self._shell.host}.",
                     "A running guest is not forgotten.",
                     "Stop the server, then try again.",
+                )
+            # libvirt 9.0 refuses this by itself, but not with the flag below.
+            if domain.listAllCheckpoints():
+                raise StepFailed(
+                    f"The guest of {server} on {self._shell.host} has libvirt checkpoints.",
+                    "Their bitmaps would stay in its disks.",
+                    "Delete them with `virsh checkpoint-delete`, then try again.",
                 )
             domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM)
 
@@ -122,7 +133,33 @@ class Guests:
             if now - pressed >= _BUTTON_SECONDS:
                 self._with_domain(server, _press)
                 pressed = now
-            time.sleep(0.2)
+            time.sleep(_LOOK_SECONDS)
+
+    def offer(self, guest: GuestXml) -> Offer:
+        """What this libvirt says about a guest that would come here."""
+        return self._call(lambda connection: ask(connection, guest))
+
+    def ask(self, use: Callable[[Any], T]) -> T:
+        """What `use` answers for the connection to libvirt."""
+        return self._call(use)
+
+    def on(self, server: str, use: Callable[[Any], T]) -> T | None:
+        """What `use` answers for the server's domain; None when there is no such domain."""
+        return self._with_domain(server, use, START_SECONDS)
+
+    def has_secret(self, secret: str) -> bool:
+        """Whether libvirt keeps a secret of this uuid; what it is stays there."""
+
+        def look(connection: Any) -> bool:
+            try:
+                connection.secretLookupByUUIDString(secret)
+            except libvirt.libvirtError as error:
+                if error.get_error_code() == libvirt.VIR_ERR_NO_SECRET:
+                    return False
+                raise
+            return True
+
+        return self._call(look)
 
     def version(self) -> int:
         """Version of libvirt there: 9000000 is 9.0.0."""

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from cellmove.errors import StepFailed
-from cellmove.hosts import disks, switch
+from cellmove.hosts import disks, firmware, switch
+from cellmove.hosts.blocks import ConnectionInfo
+from cellmove.hosts.connect import STORAGE, Storage, Volumes
 from cellmove.hosts.disks import Argv, Layout
 from cellmove.hosts.guests import Guests
+from cellmove.hosts.machine import Offer, console_ports, listened, listening
 from cellmove.hosts.shell import Completed, Shell
 from cellmove.hosts.transfer import End
+from cellmove.hosts.warm import WarmDisks
 from cellmove.hosts.xml import GuestXml
 from cellmove.model import Disk, Domain, Port
 
@@ -21,12 +26,21 @@ _DELETE_SECONDS = 600
 class RemoteHypervisor:
     """A hypervisor reached over SSH: `cellmove.cloud.Hypervisor` for real hosts."""
 
-    def __init__(self, name: str, shell: Shell, layout: Layout, bridge: str = "br-int") -> None:
+    def __init__(
+        self,
+        name: str,
+        shell: Shell,
+        layout: Layout,
+        bridge: str = "br-int",
+        storage: Storage = STORAGE,
+    ) -> None:
         self._name = name
         self._shell = shell
         self._layout = layout
         self._bridge = bridge
         self._guests = Guests(shell)
+        self._volumes = Volumes(name, shell, storage, self._guests.has_secret)
+        self.warm = WarmDisks(shell, layout, self._guests)
 
     @property
     def name(self) -> str:
@@ -75,11 +89,14 @@ class RemoteHypervisor:
 
     def disks(self, server: str) -> tuple[Disk, ...]:
         """The disk files in the server's instance directory, by name."""
-        if not self.has_directory(server):
-            return ()
-        names = disks.disk_names(self._listed(server))
-        known = self._known_formats(server) if names else {}
+        listed = self._listed(server)
+        names = disks.disk_names(listed)
+        known = self._known_formats(server, listed) if names else {}
         return tuple(self._disk(server, name, known.get(name)) for name in names)
+
+    def disk_names(self, server: str) -> tuple[str, ...]:
+        """Names of the disk files in the server's instance directory."""
+        return disks.disk_names(self._listed(server))
 
     def has_directory(self, server: str) -> bool:
         """Whether the server has an instance directory here."""
@@ -115,7 +132,7 @@ class RemoteHypervisor:
 
     def disk_info(self, server: str) -> Mapping[str, str]:
         """What nova's `disk.info` says: disk name -> format; empty without one."""
-        return self._noted(server) if self.has_directory(server) else {}
+        return self._noted(server, self._listed(server))
 
     def free_bytes(self) -> int:
         """Room in the file system of the instances directory."""
@@ -125,11 +142,73 @@ class RemoteHypervisor:
         """Absolute path of a server's disk on this host."""
         return self._layout.disk(server, disk)
 
+    def connector(self) -> Mapping[str, object]:
+        """What nova-compute here would tell Cinder of itself."""
+        return self._volumes.connector()
+
+    def volume_obstacle(self, info: ConnectionInfo) -> str:
+        """Why this host could not connect such a volume; empty when it could."""
+        return self._volumes.obstacle(info)
+
+    def connect_volume(self, info: ConnectionInfo) -> ConnectionInfo:
+        """Connect a volume; answers `info` as nova must find it; twice is once."""
+        return self._volumes.connect(info)
+
+    def disconnect_volume(self, info: ConnectionInfo) -> None:
+        """Disconnect a volume, if it is connected; a mount stays."""
+        self._volumes.disconnect(info)
+
+    def volume_connected(self, info: ConnectionInfo) -> bool:
+        """Whether the host has what `connect_volume` makes."""
+        return self._volumes.connected(info)
+
+    def offer(self, xml: str) -> Offer:
+        """What this host decides about a guest of this definition, and whether it can run it."""
+        guest = GuestXml(xml)
+        offer = self._guests.offer(guest)
+        if not console_ports((guest,)):
+            return offer
+        taken = listened(self._shell.run(listening()).stdout)
+        return replace(offer, ports=offer.ports | taken)
+
+    def nvram(self, path: str) -> bytes | None:
+        """What a guest's firmware keeps in this file; None when there is none."""
+        looked = self._as_root(firmware.exists(path), check=False)
+        if looked.status == 1 and not looked.stderr:
+            return None
+        return firmware.decoded(self._as_root(firmware.content(path)).stdout, path)
+
+    def write_nvram(self, path: str, content: bytes) -> None:
+        """Make this file of a guest's firmware, or make it anew."""
+        self._as_root(firmware.write(path), stdin=content)
+
+    def remove_nvram(self, path: str) -> None:
+        """Delete this file of a guest's firmware; twice is once."""
+        self._as_root(firmware.remove(path))
+
     def begin_disk(self, server: str, disk: Disk, size_bytes: int) -> None:
         """Make the empty image that a copy is written into, in place of an earlier try's."""
         half = self._layout.half(server, disk.name)
         self._as_nova(disks.remove_half(half), timeout_seconds=_DELETE_SECONDS)
         self._as_nova(disks.image_create(half, disk.format, size_bytes))
+
+    def why_cold(self, server: str, disks_: Sequence[Disk]) -> Mapping[str, str]:
+        """Disk name -> why it cannot be copied while the guest runs; empty when it can."""
+        domain = self.domain(server)
+        xml = domain.xml if domain else "<domain/>"
+        return {disk.name: self.warm.why_not(server, xml, disk) for disk in disks_}
+
+    def halves(self, server: str) -> tuple[str, ...]:
+        """Names of the disks that are here under way: their files do not have their names yet."""
+        return disks.half_names(self._listed(server))
+
+    def checkpoints(self, server: str) -> tuple[str, ...]:
+        """Names of all checkpoints of the guest, whoever made them."""
+        return self.warm.checkpoints(server)
+
+    def forget_writes(self, server: str, disks_: Sequence[Disk]) -> None:
+        """Leave no note of what the guest writes: no backup, checkpoint or bitmap of ours."""
+        self.warm.forget(server, disks_)
 
     def finish_disk(self, server: str, disk: Disk) -> None:
         """Give a whole copy its name."""
@@ -138,43 +217,47 @@ class RemoteHypervisor:
             disks.keep_whole(layout.half(server, disk.name), layout.disk(server, disk.name))
         )
 
-    def reading_end(self, server: str, disk: Disk) -> End:
-        """How the disk's content is read here."""
-        return self._end(self._layout.disk(server, disk.name), server, disk, read_only=True)
+    def reading_end(self, server: str, disk: Disk, bitmap: str = "") -> End:
+        """How the disk's content is read here: all of it, or what a bitmap of it names."""
+        path, socket = self._layout.disk(server, disk.name), self._layout.socket(server, disk.name)
+        command = disks.image_server(path, disk.format, socket, read_only=True, bitmap=bitmap)
+        return End(self._shell.host, socket, disks.as_user("nova", command), bitmap=bitmap)
 
     def writing_end(self, server: str, disk: Disk) -> End:
         """How the image of `begin_disk` is written here."""
-        return self._end(self._layout.half(server, disk.name), server, disk, read_only=False)
+        path, socket = self._layout.half(server, disk.name), self._layout.socket(server, disk.name)
+        command = disks.image_server(path, disk.format, socket, read_only=False)
+        return End(self._shell.host, socket, disks.as_user("nova", command))
 
     def close(self) -> None:
         """Hang up."""
         self._guests.close()
 
-    def _end(self, path: str, server: str, disk: Disk, *, read_only: bool) -> End:
-        socket = self._layout.socket(server, disk.name)
-        command = disks.image_server(path, disk.format, socket, read_only=read_only)
-        return End(self._shell.host, socket, disks.as_user("nova", command))
-
     def _disk(self, server: str, name: str, image_format: str | None) -> Disk:
         command = disks.image_info(self._layout.disk(server, name), image_format)
         return disks.disk_of(name, self._as_nova(command).stdout)
 
-    def _known_formats(self, server: str) -> dict[str, str]:
+    def _known_formats(self, server: str, listed: str) -> dict[str, str]:
         """File name -> format as the host knows it: a guest can forge its disk's head."""
-        known = self._noted(server)
+        known = self._noted(server, listed)
         if domain := self.domain(server):
             here = self._layout.directory(server) + "/"
             named = GuestXml(domain.xml).disk_formats.items()
             known |= {p.removeprefix(here): kind for p, kind in named if p.startswith(here)}
         return known
 
-    def _noted(self, server: str) -> dict[str, str]:
-        if disks.INFO not in self._listed(server).splitlines():
+    def _noted(self, server: str, listed: str) -> dict[str, str]:
+        if disks.INFO not in listed.splitlines():
             return {}
         return disks.formats(self._as_nova(disks.content(self._layout.info(server))).stdout)
 
     def _listed(self, server: str) -> str:
-        return self._as_nova(disks.listing(self._layout.directory(server))).stdout
+        """Names in the instance directory, one a line; nothing when there is none."""
+        command = disks.listing(self._layout.directory(server))
+        done = self._as_nova(command, check=False)
+        if done.status and self.has_directory(server):
+            done = self._as_nova(command)  # To say what is wrong with it.
+        return "" if done.status else done.stdout
 
     def _as_nova(
         self,
@@ -188,5 +271,7 @@ class RemoteHypervisor:
             command, stdin=stdin, timeout_seconds=timeout_seconds, sudo="nova", check=check
         )
 
-    def _as_root(self, command: Argv) -> Completed:
-        return self._shell.run(command, timeout_seconds=_SHORT_SECONDS, sudo="root")
+    def _as_root(self, command: Argv, *, stdin: bytes = b"", check: bool = True) -> Completed:
+        return self._shell.run(
+            command, stdin=stdin, timeout_seconds=_SHORT_SECONDS, sudo="root", check=check
+        )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
 
 from cellmove.errors import StepFailed, Unreachable
+from cellmove.hosts.connect import STORAGE, Storage
 from cellmove.hosts.disks import Layout
 from cellmove.hosts.hypervisor import RemoteHypervisor
+from cellmove.hosts.precopy import Precopy
 from cellmove.hosts.shell import Shells
-from cellmove.hosts.transfer import carry, configuration
+from cellmove.hosts.transfer import End, Masters, carry, configuration
 from cellmove.model import Disk, Move, Transfer
 
 
@@ -25,22 +27,25 @@ class RemoteHosts:
         address: str = "{name}",
         instances_path: str = "/var/lib/nova/instances",
         bridge: str = "br-int",
+        storage: Storage = STORAGE,
     ) -> None:
         """Nothing is opened yet.
 
         `ssh_config`: path of the user's SSH configuration. `bastion`: the bastion's name in it;
         empty: hosts are reached directly. `address`: what a host is called there, made of `{name}`
         (`services.host`). `instances_path`: nova's, the same on all hosts. `bridge`: Open
-        vSwitch's integration bridge.
+        vSwitch's integration bridge. `storage`: what nova-compute is told of volumes.
 
         Raises:
             Unreachable: the SSH configuration cannot be read, or `address` is no such template.
         """
         self._shells = Shells(ssh_config, bastion)
-        self._configuration = configuration(ssh_config, bastion)
+        self._masters = Masters()
+        self._configuration = configuration(ssh_config, bastion, self._masters.directory)
         self._address = address
         self._layout = Layout(instances_path)
         self._bridge = bridge
+        self._storage = storage
         self._hypervisors: dict[str, RemoteHypervisor] = {}
 
     def __enter__(self) -> Self:
@@ -63,7 +68,9 @@ class RemoteHosts:
         if name not in self._hypervisors:
             shell = self._shells.shell(self._address_of(name))
             shell.transport()
-            self._hypervisors[name] = RemoteHypervisor(name, shell, self._layout, self._bridge)
+            self._hypervisors[name] = RemoteHypervisor(
+                name, shell, self._layout, self._bridge, self._storage
+            )
         return self._hypervisors[name]
 
     def copy_disk(
@@ -75,25 +82,64 @@ class RemoteHosts:
     ) -> None:
         """Copy a stopped guest's disk from the move's source to its target, verified.
 
+        Of a disk that was copied while the guest ran, only what was written since is copied: if
+        that is not known for sure, all of it is.
+
         Raises:
             StepFailed: the guest runs, the copy broke, or it differs.
         """
         source, target = self.reach(move.source.name), self.reach(move.target.name)
         _must_be_off(source, move.server)
-        target.begin_disk(move.server, disk, size_bytes)
-        carry(
-            source.reading_end(move.server, disk),
-            target.writing_end(move.server, disk),
-            self._configuration,
-            lambda done, total: progress(Transfer(disk.name, done, total)),
-        )
+        bitmap, is_whole = "", False
+        if disk.warm and disk.name in target.halves(move.server):
+            bitmap = source.warm.bitmap(move.server, disk, move.id)
+            is_whole = source.warm.is_fixed(move.server, disk, move.id)
+        if not bitmap and not is_whole:
+            target.begin_disk(move.server, disk, size_bytes)
+        if not is_whole:
+            carry(
+                source.reading_end(move.server, disk, bitmap),
+                target.writing_end(move.server, disk),
+                self._configuration,
+                lambda done, total: progress(Transfer(disk.name, done, total)),
+            )
         target.finish_disk(move.server, disk)
+
+    def precopy(
+        self,
+        move: Move,
+        sizes_bytes: Mapping[str, int],
+        progress: Callable[[Transfer], None],
+    ) -> None:
+        """Copy the warm disks of a running guest, round by round, until little is left.
+
+        Raises:
+            StepFailed: the guest went off, its libvirt refuses, or a copy broke.
+        """
+        source, target = self.reach(move.source.name), self.reach(move.target.name)
+        warm = tuple(disk for disk in move.disks if disk.warm)
+        fixed = source.warm.fixed(move.server, warm)
+        addresses = map(self._address_of, (move.source.name, move.target.name))
+        self._masters.keep(addresses, self._configuration)
+
+        def copy(disk: Disk, end: End, told: Callable[[int, int], None]) -> None:
+            carry(end, target.writing_end(move.server, disk), self._configuration, told)
+
+        def begin_anew() -> None:
+            for disk in warm:
+                target.begin_disk(move.server, disk, sizes_bytes[disk.name])
+            for disk in fixed:
+                copy(disk, source.reading_end(move.server, disk), lambda _done, _total: None)
+
+        written = [disk for disk in warm if disk not in fixed]
+        Precopy(source.warm, copy, begin_anew, progress).run(move.server, written, move.id)
 
     def close(self) -> None:
         """Hang up everywhere."""
         for hypervisor in self._hypervisors.values():
             hypervisor.close()
         self._hypervisors.clear()
+        self._masters.close()
         self._shells.close()
 
     def _address_of(self, name: str) -> str:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
+from cellmove import policy
 from cellmove.cloud import Cloud
 from cellmove.dbcopy import api
 from cellmove.dbcopy.cells import mapped_cells
 from cellmove.dbcopy.database import Row
 from cellmove.errors import Refused
-from cellmove.intake import refusals
+from cellmove.hosts.xml import in_file_name
+from cellmove.intake import kinds, refusals
 from cellmove.intake.found import Actor, Placed, find, locate, make_move, placed, raise_all
+from cellmove.intake.volumes import of_volumes, stale_attachments, volumes_of
 from cellmove.model import Disk, Move, Port
 
 
@@ -49,11 +53,14 @@ def _finishing(cloud: Cloud, server: str, actor: Actor, request_id: str, *, back
     home = placed(cloud, cell, found)
     ports = cloud.network.ports(found)
     disks = cloud.hosts.reach(home.host.name).disks(found)
-    reasons = list(_finish_reasons(cloud, there, home, migration["uuid"]))
+    reasons = list(actor.refusals(there.row, policy.REVERT if back else policy.CONFIRM))
+    reasons += kinds.of_lock(there.row, actor)
+    reasons += list(_finish_reasons(cloud, there, home, migration["uuid"]))
     if back:
+        reasons += actor.quota.refusals(cloud, there.row, there.flavor, home.flavor)
         reasons += _revert_reasons(cloud, there, home, ports, disks)
     raise_all(there.row, reasons)
-    return make_move(
+    move = make_move(
         home,
         actor,
         request_id,
@@ -65,7 +72,30 @@ def _finishing(cloud: Cloud, server: str, actor: Actor, request_id: str, *, back
         vm_state=there.system_metadata("old_vm_state") or "active",
         ports=ports,
         disks=disks,
+        nvram=_nvram_at_home(cloud, there, home, actor),
     )
+    bound = {port.id: cloud.network.bindings(port.id) for port in ports} if back else {}
+    profiles = {
+        port: dict(binding.profile)
+        for port, bindings in bound.items()
+        for binding in bindings
+        if binding.host == home.host.name
+    }
+    return replace(
+        move,
+        # Its owner may have renamed it since.
+        name=there.row["display_name"] or found,
+        profiles=profiles,
+        volumes=volumes_of(there.records.tables),
+        stale_attachments=stale_attachments(home.records.tables, there.records.tables),
+    )
+
+
+def _nvram_at_home(cloud: Cloud, there: Placed, home: Placed, actor: Actor) -> str:
+    """Where the old guest's firmware kept its variables: the guest itself is forgotten there."""
+    path = kinds.nvram_of(cloud, there.host, there.row["uuid"])
+    names = (actor.domain_template % placed.row["id"] for placed in (there, home))
+    return in_file_name(path, *names) if path else ""
 
 
 def _resized(there: Placed) -> Row:
@@ -102,7 +132,7 @@ def _finish_reasons(cloud: Cloud, there: Placed, home: Placed, migration: str) -
             "The hidden records there are of another move.",
             "Compare both cells' rows before deleting either.",
         )
-    yield from refusals.of_records(there.records.tables, there.pci_devices)
+    yield from kinds.of_records(there.records.tables, there.pci_devices)
     if cloud.hosts.reach(home.host.name).domain(there.row["uuid"]) is not None:
         yield Refused(
             f"The old guest is still defined on {home.host.name}.",
@@ -125,7 +155,13 @@ def _revert_reasons(
     disks: tuple[Disk, ...],
 ) -> Iterator[Refused]:
     yield from refusals.of_service(home.service, home.host, must_be_enabled=False)
-    yield from refusals.of_disks(disks, home.host)
+    on_volume = any(volume.is_root for volume in volumes_of(home.records.tables))
+    yield from refusals.of_disks(disks, home.host, boots_from_volume=on_volume)
+    rows = home.records.tables["block_device_mapping"]
+    reserved = [row["attachment_id"] for row in rows if row["attachment_id"]]
+    hosts = (there.host, home.host)
+    tables = there.records.tables
+    yield from of_volumes(cloud, there.row["uuid"], tables, hosts, known=reserved)
     yield from refusals.of_ports(ports, there.host)
     for port in ports:
         if not any(b.host == home.host.name for b in cloud.network.bindings(port.id)):

@@ -6,23 +6,29 @@ only after it has stopped the guest.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from cellmove.dbcopy.api import ServerGroup, Service
 from cellmove.dbcopy.database import Row
 from cellmove.errors import Refused
-from cellmove.model import Allocations, Binding, Disk, Domain, Flavor, Host, Port
-from cellmove.steps.allocations import amounts
+from cellmove.model import Allocations, Candidate, Disk, Domain, Flavor, Host, Port
 from cellmove.steps.disks import GIB
+from cellmove.steps.network import why_not_plugged
 
-KNOWN_DISKS = ("disk", "disk.config")
-EXTRA_SPECS_REFUSED = ("hw:", "hw_", "resources", "trait", "pci_passthrough", "accel:", "quota:")
-LOCAL_COLUMNS_REFUSED = {
-    "numa_topology": "a NUMA topology (pinning, huge pages)",
-    "resources": "persistent memory",
-}
+EXTENSION = "binding-extended"
+KNOWN_DISKS = re.compile(r"disk(\.config|\.swap|\.local|\.eph\d+)?")
 MEMORY_SLACK_BYTES = 64 * 1024**2
+
+
+def of_neutron(*, has_bindings: bool) -> Iterator[Refused]:
+    """A port must be able to have a second, inactive binding; nova does not cross cells without."""
+    if not has_bindings:
+        yield Refused(
+            "Neutron cannot bind a port at two hosts.",
+            f"It has no extension {EXTENSION}.",
+            "Enable it: the ML2 plugin has it since Rocky.",
+        )
 
 
 def of_state(server: Row) -> Iterator[Refused]:
@@ -45,59 +51,16 @@ def of_state(server: Row) -> Iterator[Refused]:
         yield Refused("The server was never launched.", "Its launched_at is empty.", "Rebuild it.")
 
 
-def of_records(tables: Mapping[str, Sequence[Row]], pci_devices: int) -> Iterator[Refused]:
-    """Volumes, further disks and host devices are not moved yet."""
-    for bdm in tables["block_device_mapping"]:
-        if bdm["destination_type"] == "volume":
-            yield Refused(
-                "Servers with volumes are not moved yet.",
-                f"Volume {bdm['volume_id']} is attached.",
-                "Detach it first, or leave the server where it is.",
-            )
-        elif bdm["boot_index"] != 0:
-            yield Refused(
-                "Servers with ephemeral disks or swap are not moved yet.",
-                f"It has a local disk of {bdm['volume_size']} GB beside its root disk.",
-                "Leave it where it is.",
-            )
-    extra = tables["instance_extra"][0]
-    for column, what in LOCAL_COLUMNS_REFUSED.items():
-        if extra.get(column):
-            yield Refused(
-                f"Servers with {what} are not moved yet.",
-                f"instance_extra.{column} is set.",
-                "Leave it where it is.",
-            )
-    if pci_devices or json.loads(extra.get("pci_requests") or "[]"):
-        yield Refused(
-            "Servers with PCI devices are not moved.",
-            f"It has {pci_devices} device(s) or requests some.",
-            "Detach them first: they belong to their host.",
-        )
-
-
-def of_flavors(old: Flavor, new: Flavor, root: Disk | None) -> Iterator[Refused]:
+def of_flavors(
+    old: Flavor, new: Flavor, root: Disk | None, *, boots_from_volume: bool = False
+) -> Iterator[Refused]:
     """The new flavor must fit what the server has."""
     if new.disabled:
         yield Refused(
             f"Flavor {new.name} is disabled.", "Nothing new may have it.", "Choose another one."
         )
-    for flavor in dict.fromkeys((old.flavorid, new.flavorid)):
-        chosen = old if flavor == old.flavorid else new
-        refused = sorted(k for k in chosen.extra_specs if k.startswith(EXTRA_SPECS_REFUSED))
-        if refused:
-            yield Refused(
-                "Flavors with such extra specs are not moved yet.",
-                f"Flavor {chosen.name} has {', '.join(refused)}.",
-                "Choose a plain flavor, or leave the server where it is.",
-            )
-        if chosen.ephemeral_gb or chosen.swap_mb:
-            yield Refused(
-                "Servers with ephemeral disks or swap are not moved yet.",
-                f"Flavor {chosen.name} gives {chosen.ephemeral_gb} GB and {chosen.swap_mb} MB.",
-                "Choose a flavor without them, or leave the server where it is.",
-            )
-    if new.root_gb == 0 or (root is not None and root.size_bytes > new.root_gb * GIB):
+    shrinks = new.root_gb == 0 or (root is not None and root.size_bytes > new.root_gb * GIB)
+    if shrinks and not boots_from_volume:
         have_gb = -(-root.size_bytes // GIB) if root is not None else old.root_gb
         yield Refused(
             "A root disk never shrinks.",
@@ -107,29 +70,19 @@ def of_flavors(old: Flavor, new: Flavor, root: Disk | None) -> Iterator[Refused]
 
 
 def of_ports(ports: Sequence[Port], source: Host) -> Iterator[Refused]:
-    """One plain Open vSwitch port."""
-    if len(ports) > 1:
-        yield Refused(
-            "Servers with several ports are not moved yet.",
-            f"It has {len(ports)} ports.",
-            "Leave it where it is.",
-        )
+    """Plain Open vSwitch ports, as many as there are."""
     for port in ports:
-        if port.vif_type != "ovs" or port.details.get("ovs_hybrid_plug"):
-            hybrid = " (hybrid plug)" if port.details.get("ovs_hybrid_plug") else ""
+        if why := why_not_plugged(port):
             yield Refused(
                 "Only plain Open vSwitch ports are moved.",
-                f"Port {port.id} has vif_type {port.vif_type}{hybrid}.",
+                f"Port {port.id} has {why}.",
                 "If it should be bound, look at the layer-2 agent of its host.",
             )
-        if port.vnic_type != "normal" or port.has_resource_request or port.is_trunk_parent:
-            kind = "a trunk" if port.is_trunk_parent else f"vnic_type {port.vnic_type}"
-            if port.has_resource_request:
-                kind = "a resource request (QoS)"
+        if port.is_trunk_parent:
             yield Refused(
-                "Ports of this kind are not moved yet.",
-                f"Port {port.id} has {kind}.",
-                "Leave the server where it is.",
+                "Ports with subports are not moved.",
+                f"Port {port.id} is the parent of a trunk, and its subports would stay behind.",
+                "Delete the trunk first, and make it again after the move.",
             )
         if port.host != source.name:
             yield Refused(
@@ -139,49 +92,56 @@ def of_ports(ports: Sequence[Port], source: Host) -> Iterator[Refused]:
             )
 
 
-def of_bindings(port: Port, bindings: Sequence[Binding], target: Host) -> Iterator[Refused]:
-    """A leftover binding of an earlier try would make ours look made."""
-    if any(binding.host == target.name for binding in bindings):
-        yield Refused(
-            f"Port {port.id} has a binding at {target.name} already.",
-            "It is left of an earlier move.",
-            f"Delete it: `openstack port binding delete --host {target.name} {port.id}`.",
-        )
-
-
-def of_allocations(
-    held: Allocations, free: Mapping[str, int], new: Flavor, source: Host, target: Host
-) -> Iterator[Refused]:
-    """Placement must know the server where it is, and have room where it goes."""
-    if set(held.resources) != {source.provider}:
+def of_allocations(held: Allocations, near: Collection[str], source: Host) -> Iterator[Refused]:
+    """Placement must know the server where it is; `near`: what belongs to the source's provider."""
+    if source.provider not in held.resources or not held.resources.keys() <= set(near):
         yield Refused(
             "The server's allocation in Placement is not as it should be.",
             f"It is on {', '.join(held.resources) or 'no provider'}, not on {source.name}'s alone.",
             "Run `nova-manage placement audit` and `heal_allocations`.",
         )
-    for name, amount in amounts(new).items():
-        if free.get(name, 0) < amount:
-            yield Refused(
-                f"There is no room on {target.name}.",
-                f"{amount} {name} are needed, {free.get(name, 0)} are free.",
-                "Choose another host with --to-host.",
-            )
+
+
+def of_room(
+    room: Sequence[Candidate], needs: Mapping[str, int], free: Mapping[str, int], target: Host
+) -> Iterator[Refused]:
+    """Placement must have found room on the target; `free` tells what is short there."""
+    if room:
+        return
+    short = {name: amount for name, amount in needs.items() if free.get(name, 0) < amount}
+    for name, amount in short.items():
+        yield Refused(
+            f"There is no room on {target.name}.",
+            f"{amount} {name} are needed, {free.get(name, 0)} are free.",
+            "Choose another host with --to-host.",
+        )
+    if not short:
+        yield Refused(
+            f"There is no room on {target.name}.",
+            "Placement offers no way to give what the flavor and the ports' QoS policies want.",
+            "Choose another host with --to-host.",
+        )
 
 
 def of_group(
     group: ServerGroup | None, server: str, hosts: Mapping[str, str], target: Host
 ) -> Iterator[Refused]:
-    """A server group's policy holds across cells; `hosts` is member -> host."""
+    """A server group's policy holds across cells; `hosts` is member -> host.
+
+    The soft policies only weigh. nova 26: scheduler/filters/affinity_filter.py.
+    """
     if group is None:
         return
-    others = {member: host for member, host in hosts.items() if member != server}
-    if group.policy == "anti-affinity" and target.name in others.values():
+    others = [host for member, host in hosts.items() if member != server]
+    there = others.count(target.name)
+    if group.policy == "anti-affinity" and there >= group.max_per_host:
         yield Refused(
             f"The server's group keeps it off {target.name}.",
-            f"Group {group.name} is anti-affine and has a member there.",
+            f"Group {group.name} is anti-affine, allows {group.max_per_host} member(s) on a host"
+            f" and has {there} there.",
             "Choose another host with --to-host.",
         )
-    if group.policy == "affinity" and set(others.values()) - {target.name}:
+    if group.policy == "affinity" and others and not there:
         yield Refused(
             "The server's group keeps its members together.",
             f"Group {group.name} is affine and has members on other hosts.",
@@ -211,16 +171,18 @@ def of_guest(
         yield Refused("Guests of this kind are not moved yet.", reason, "Leave it where it is.")
 
 
-def of_disks(disks: Sequence[Disk], source: Host) -> Iterator[Refused]:
-    """The root disk, and a config drive beside it."""
+def of_disks(
+    disks: Sequence[Disk], source: Host, *, boots_from_volume: bool = False
+) -> Iterator[Refused]:
+    """The root disk unless it is a volume; beside it a config drive, ephemeral disks and swap."""
     names = {disk.name for disk in disks}
-    if "disk" not in names:
+    if "disk" not in names and not boots_from_volume:
         yield Refused(
             f"The server's root disk is not on {source.name}.",
             f"Its directory holds {', '.join(sorted(names)) or 'nothing'}.",
             "Only servers with local disks in files are moved.",
         )
-    for name in sorted(names - set(KNOWN_DISKS)):
+    for name in sorted(name for name in names if not KNOWN_DISKS.fullmatch(name)):
         yield Refused(
             "Servers with further local disks are not moved yet.",
             f"Its directory on {source.name} holds {name}.",

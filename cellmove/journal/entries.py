@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from cellmove.errors import Refused
-from cellmove.model import Cell, Disk, Flavor, Host, Move, Port
+from cellmove.model import Cell, Disk, Flavor, Host, Move, Port, Volume
 
 Verb = Literal["resize", "confirm", "revert"]
 Saved = Mapping[str, Sequence[str]]
@@ -108,6 +108,8 @@ def move_of(text: str) -> Move:
             "new_flavor": Flavor(**data["new_flavor"]),
             "ports": tuple(Port(**port) for port in data["ports"]),
             "disks": tuple(Disk(**disk) for disk in data["disks"]),
+            "volumes": tuple(Volume(**volume) for volume in data.get("volumes", ())),
+            "stale_attachments": tuple(data.get("stale_attachments", ())),
         }
     )
 

@@ -121,7 +121,9 @@ def _side(host: Host, flavor: Flavor) -> Document:
 def _guest(move: Move) -> str:
     if move.vm_state != "active":
         return "off, and stays off"
-    return "runs; is shut down while its disk is copied"
+    if any(disk.warm for disk in move.disks):
+        return "runs while its disks are copied; is shut down for the rest"
+    return "runs; is shut down while its disks are copied"
 
 
 def _disks(move: Move) -> str:

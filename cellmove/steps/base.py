@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from cellmove.cloud import Cloud
     from cellmove.dbcopy.database import Database, Rows
     from cellmove.dbcopy.edits import Edit
-    from cellmove.model import Host, Move, Port
+    from cellmove.model import Host, Move, Vif
 
 Side = Literal["source", "target"]
 
-Ports: TypeAlias = "tuple[Port, ...]"
+Ports: TypeAlias = "tuple[Vif, ...]"
 
 Saved = Mapping[str, Sequence[str]]
 """What the world is about to forget: kept in the journal from the first look on. Never a secret."""
@@ -66,6 +66,11 @@ class Step(ABC):
     name: ClassVar[str]
     """Verb and object, e.g. `bind-ports`: the step's name in the journal, stable for ever."""
     reversible: ClassVar[bool] = True
+
+    @classmethod
+    def applies(cls, move: Move) -> bool:  # noqa: ARG003
+        """Whether this move has anything for the step to do; else its plan is without it."""
+        return True
 
     @abstractmethod
     def describe(self) -> str:

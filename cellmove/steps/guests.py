@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import posixpath
 import time
 from typing import TYPE_CHECKING, ClassVar
 
 from cellmove.errors import StepFailed
-from cellmove.hosts.xml import for_target
+from cellmove.hosts.blocks import volume_disks, with_volumes
+from cellmove.hosts.machine import fitted
+from cellmove.hosts.xml import GuestXml, for_target
 from cellmove.steps.base import Finding, Saved, Side, Status, Step, host_of, other
 
 if TYPE_CHECKING:
     from cellmove.cloud import Cloud, Hypervisor
+    from cellmove.hosts.machine import Offer
     from cellmove.model import Flavor, Host
 
 WIRING_TIMEOUT_SECONDS = 300
@@ -55,15 +59,14 @@ class _DefineGuest(_GuestStep):
                 f"libvirt of {there.name} does not know {self.move.server}.",
                 "Hard-reboot the server with nova so that it is defined again.",
             )
-        here.define(
-            for_target(
-                known.xml,
-                domain_name=self._domain_name(cloud),
-                flavor=self._flavor,
-                old_dir=posixpath.dirname(there.disk_path(self.move.server, "disk")),
-                new_dir=posixpath.dirname(here.disk_path(self.move.server, "disk")),
-            )
+        definition = for_target(
+            known.xml,
+            domain_name=self._domain_name(cloud),
+            flavor=self._flavor,
+            old_dir=posixpath.dirname(there.disk_path(self.move.server, "disk")),
+            new_dir=posixpath.dirname(here.disk_path(self.move.server, "disk")),
         )
+        here.define(self._fitted(definition, here.offer(known.xml)))
 
     def undo(self, cloud: Cloud, saved: Saved) -> None:
         here = self.hypervisor(cloud)
@@ -75,6 +78,17 @@ class _DefineGuest(_GuestStep):
                 "See which of the two guests has the server's data before stopping one.",
             )
         here.undefine(self.move.server)
+
+    def _fitted(self, definition: str, offer: Offer) -> str:
+        """The definition with what the host decides: machine, CPU, consoles."""
+        if offer.problems:
+            raise StepFailed(
+                f"{self.host} cannot run the guest.",
+                f"{'; '.join(offer.problems)}.",
+                "Choose another host.",
+            )
+        mine, its = host_of(self.move, self.side).address, self._other.address
+        return fitted(GuestXml(definition), offer, here=its, there=mine).text
 
     @property
     def _other(self) -> Host:
@@ -180,7 +194,20 @@ class _ForgetGuest(_GuestStep):
     def undo(self, cloud: Cloud, saved: Saved) -> None:
         here = self.hypervisor(cloud)
         if saved.get("xml") and here.domain(self.move.server) is None:
-            here.define(saved["xml"][0])
+            here.define(self._with_volumes(cloud, saved["xml"][0]))
+
+    def _with_volumes(self, cloud: Cloud, xml: str) -> str:
+        """The definition as it was, but for volumes that were exported anew meanwhile."""
+        infos = {}
+        with cloud.cells[host_of(self.move, self.side).cell.uuid].read() as rows:
+            for volume in self.move.volumes:
+                row = rows.one("block_device_mapping", uuid=volume.mapping, deleted=0)
+                if row is not None and row["connection_info"]:
+                    infos[volume.id] = json.loads(row["connection_info"])
+        if len(infos) < len(self.move.volumes) or not infos:
+            return xml
+        renewed = with_volumes(xml, infos)
+        return xml if volume_disks(renewed) == volume_disks(xml) else renewed
 
 
 class ForgetSourceGuest(_ForgetGuest):

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import shutil
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Protocol
 
 import pytest
 
 from cellmove.cloud import Hosts, Hypervisor
 from cellmove.errors import StepFailed, Unreachable
+from cellmove.hosts.backup import Checkpoint
+from cellmove.hosts.blocks import ConnectionInfo, data_of, with_volumes
+from cellmove.hosts.connect import STORAGE, mount_path
 from cellmove.hosts.reach import RemoteHosts
 from cellmove.hosts.xml import GuestXml
-from cellmove.model import Cell, Disk, Flavor, Host, Move, Port, Transfer
+from cellmove.model import Disk, Flavor, Move, Port, Transfer
 from tests.contract.conftest import BOTH
 from tests.fakes.hypervisor import FakeFile, FakeHosts
-from tests.lab.kit.places import OUTPUTS, host_run
+from tests.lab.kit.hosts import SOURCE, TARGET, guest_state, move_between, nobody
+from tests.lab.kit.places import OUTPUTS, STATE, host_run
 
 MIB = 1 << 20
 SIZE_BYTES = 8 * MIB
 INSTANCES = "/var/lib/nova/instances"
-SOURCE, TARGET = "cmp1a", "cmp2a"
 FLAVOR = Flavor(0, "f", "f", 32, 1, 0, ephemeral_gb=0, swap_mb=0)
 
 
@@ -31,6 +36,14 @@ class HostsWorld(Protocol):
 
     def new_server(self) -> Port:
         """A port of a server that is off on the source, with a raw and a qcow2 disk."""
+        ...
+
+    def new_volume(self) -> ConnectionInfo:
+        """A file on an NFS export of its own, which no host has mounted."""
+        ...
+
+    def new_secret(self) -> str:
+        """The uuid of a Ceph secret that the source's libvirt keeps, and no other."""
         ...
 
 
@@ -68,6 +81,12 @@ def a_port() -> Port:
     return Port("0" + str(uuid.uuid4())[1:], "fa:16:3e:0c:0c:0c", SOURCE, "DOWN", "ovs")
 
 
+def an_nfs_volume(export: str) -> ConnectionInfo:
+    volume = str(uuid.uuid4())
+    data = {"export": export, "name": f"volume-{volume}", "format": "raw", "options": None}
+    return {"driver_volume_type": "nfs", "serial": volume, "data": data}
+
+
 class FakeHostsWorld:
     def __init__(self) -> None:
         self._fake = FakeHosts([SOURCE, TARGET])
@@ -82,11 +101,21 @@ class FakeHostsWorld:
         self._fake.by_name[SOURCE].add_guest(definition(port), files, running=False)
         return port
 
+    def new_volume(self) -> ConnectionInfo:
+        return an_nfs_volume("192.0.2.1:/srv/volumes")
+
+    def new_secret(self) -> str:
+        secret = str(uuid.uuid4())
+        self._fake.by_name[SOURCE].secrets.add(secret)
+        return secret
+
 
 class RealHostsWorld:
     def __init__(self, hosts: RemoteHosts) -> None:
         self.hosts: Hosts = hosts
         self._made: list[Port] = []
+        self._volumes: list[ConnectionInfo] = []
+        self._secrets: list[str] = []
 
     def new_server(self) -> Port:
         port = a_port()
@@ -106,7 +135,41 @@ class RealHostsWorld:
         source.define(definition(port))
         return port
 
+    def new_volume(self) -> ConnectionInfo:
+        share = (STATE / "etc" / "nfs_shares").read_text().strip()
+        folder = f"contract-{uuid.uuid4()}"
+        info = an_nfs_volume(f"{share}/{folder}")
+        self._volumes.append(info)
+        place = STATE / "nfs" / folder
+        place.mkdir(mode=0o755)
+        with (place / str(data_of(info)["name"])).open("wb") as file:
+            file.truncate(SIZE_BYTES)
+        return info
+
+    def new_secret(self) -> str:
+        secret = str(uuid.uuid4())
+        usage = f"<usage type='ceph'><name>contract {secret}</name></usage>"
+        xml = f"<secret ephemeral='yes'><uuid>{secret}</uuid>{usage}</secret>"
+        script = 'echo "$1" | virsh -q secret-define /dev/stdin'
+        host_run(SOURCE, ["sh", "-c", script, "sh", xml])
+        self._secrets.append(secret)
+        return secret
+
+    def _forget_volumes(self) -> None:
+        for info in self._volumes:
+            path = mount_path(STORAGE.mounts_path, info)
+            script = '! mountpoint -q "$1" || umount "$1" && rm -rf "$1"'
+            for name in (SOURCE, TARGET):
+                host_run(name, ["sh", "-c", script, "sh", path])
+            shutil.rmtree(STATE / "nfs" / str(data_of(info)["export"]).rpartition("/")[2])
+        for secret in self._secrets:
+            host_run(SOURCE, ["virsh", "-q", "secret-undefine", secret])
+
     def close(self) -> None:
+        self._close_guests()
+        self._forget_volumes()
+
+    def _close_guests(self) -> None:
         for port in self._made:
             for name in (SOURCE, TARGET):
                 host = self.hosts.reach(name)
@@ -145,43 +208,15 @@ def target(world: HostsWorld) -> Hypervisor:
 
 
 def state(host: Hypervisor, port: Port) -> str:
-    domain = host.domain(uuid_of(port))
-    return domain.state if domain else "unknown"
+    return guest_state(host, uuid_of(port))
 
 
 def move_of(port: Port) -> Move:
-    """A move as far as hypervisors are concerned."""
-    source, target = (
-        Host(name, name, 0, "", "", "nova", Cell(0, "", "")) for name in (SOURCE, TARGET)
-    )
-    return Move(
-        id="",
-        request_id="",
-        server=uuid_of(port),
-        name="",
-        project_id="",
-        user_id="",
-        actor_user_id="",
-        actor_project_id="",
-        conductor="",
-        kind="resize",
-        source=source,
-        target=target,
-        migration="",
-        old_flavor=FLAVOR,
-        new_flavor=FLAVOR,
-        vm_state="stopped",
-        power_state=4,
-        ports=(port,),
-        disks=(),
-        source_domain="",
-        domain_template="",
-        started_at="",
-    )
+    return move_between(uuid_of(port), port, FLAVOR)
 
 
-def nobody(_transfer: Transfer) -> None:
-    """Somebody who does not watch."""
+def warm_move(port: Port, *disks: Disk) -> Move:
+    return replace(move_of(port), id=str(uuid.uuid4()), disks=disks)
 
 
 def test_an_unknown_host_is_unreachable(world: HostsWorld) -> None:
@@ -425,6 +460,64 @@ def test_a_disk_of_a_running_guest_is_not_copied(
     assert target.disks(uuid_of(port)) == ()
 
 
+def test_a_running_guests_disk_is_copied_and_its_notes_go_before_the_guest_does(
+    world: HostsWorld, source: Hypervisor, target: Hypervisor
+) -> None:
+    port = world.new_server()
+    server = uuid_of(port)
+    target.make_directory(server)
+    root = replace(source.disks(server)[0], warm=True)
+    move = warm_move(port, root)
+    source.start(server)
+    assert source.why_cold(server, (root,)) == {"disk": ""}
+
+    world.hosts.precopy(move, {"disk": SIZE_BYTES + MIB}, nobody)
+    assert (target.halves(server), target.disks(server)) == (("disk",), ())
+    (noted,) = map(Checkpoint.named, source.checkpoints(server))
+    assert noted
+    assert (noted.move, noted.number > 0) == (move.id[:8], True)
+
+    source.shutdown(server, 0)
+    world.hosts.copy_disk(move, root, SIZE_BYTES + MIB, nobody)
+    (arrived,) = target.disks(server)
+    assert (arrived.size_bytes, target.halves(server)) == (SIZE_BYTES + MIB, ())
+    with pytest.raises(StepFailed):
+        source.undefine(server)
+    source.forget_writes(server, (root,))
+    source.forget_writes(server, (root,))
+    assert source.checkpoints(server) == ()
+    source.undefine(server)
+
+
+def test_the_notes_of_a_running_guest_are_deleted_and_it_runs_on(
+    world: HostsWorld, source: Hypervisor, target: Hypervisor
+) -> None:
+    port = world.new_server()
+    server = uuid_of(port)
+    target.make_directory(server)
+    root = replace(source.disks(server)[0], warm=True)
+    source.start(server)
+    world.hosts.precopy(warm_move(port, root), {"disk": SIZE_BYTES}, nobody)
+
+    source.forget_writes(server, (root,))
+
+    assert source.checkpoints(server) == ()
+    assert state(source, port) == "running"
+
+
+def test_a_guest_that_is_off_has_nothing_to_pre_copy(
+    world: HostsWorld, source: Hypervisor, target: Hypervisor
+) -> None:
+    port = world.new_server()
+    target.make_directory(uuid_of(port))
+    root = replace(source.disks(uuid_of(port))[0], warm=True)
+
+    with pytest.raises(StepFailed):
+        world.hosts.precopy(warm_move(port, root), {"disk": SIZE_BYTES}, nobody)
+    source.forget_writes(uuid_of(port), (root,))
+    assert source.checkpoints(uuid_of(port)) == ()
+
+
 def test_a_disk_goes_nowhere_without_a_directory(
     world: HostsWorld, source: Hypervisor, target: Hypervisor
 ) -> None:
@@ -453,3 +546,84 @@ def test_a_disk_that_would_shrink_or_is_not_there_is_not_copied(
 
 def test_there_is_room(source: Hypervisor) -> None:
     assert source.free_bytes() > SIZE_BYTES
+
+
+def test_a_connector_names_the_host_as_nova_does(source: Hypervisor, target: Hypervisor) -> None:
+    one, other = source.connector(), target.connector()
+
+    assert (one["host"], other["host"]) == (SOURCE, TARGET)
+    assert (one["platform"], one["os_type"], one["multipath"]) == ("x86_64", "linux", False)
+    assert str(one["initiator"]).startswith("iqn.")
+    assert source.connector() == one
+
+
+def test_a_volume_is_connected_once_and_its_mount_stays(
+    world: HostsWorld, target: Hypervisor
+) -> None:
+    info = world.new_volume()
+    assert target.volume_obstacle(info) == ""
+    assert not target.volume_connected(info)
+    target.disconnect_volume(info)
+
+    done = [target.connect_volume(info) for _ in range(2)]
+
+    where = f"{mount_path(STORAGE.mounts_path, info)}/{data_of(info)['name']}"
+    assert done == [{**info, "data": {**data_of(info), "device_path": where}}] * 2
+    assert target.volume_connected(info)
+    assert not world.hosts.reach(SOURCE).volume_connected(info)
+    for _ in range(2):
+        target.disconnect_volume(done[0])
+    assert target.volume_connected(info)
+
+
+def test_a_guest_starts_with_its_volume_connected_and_not_without(
+    world: HostsWorld, source: Hypervisor
+) -> None:
+    port, info = world.new_server(), world.new_volume()
+    path = f"{mount_path(STORAGE.mounts_path, info)}/{data_of(info)['name']}"
+    there: ConnectionInfo = {**info, "data": {**data_of(info), "device_path": path}}
+    source.define(with_volumes(definition(port), {str(info["serial"]): there}))
+    with pytest.raises(StepFailed):
+        source.start(uuid_of(port))
+
+    source.connect_volume(info)
+    source.start(uuid_of(port))
+
+    assert state(source, port) == "running"
+    domain = source.domain(uuid_of(port))
+    assert domain is not None
+    assert path in GuestXml(domain.xml).disk_paths
+
+
+def test_an_image_in_ceph_wants_a_secret_of_the_host(
+    world: HostsWorld, source: Hypervisor, target: Hypervisor
+) -> None:
+    secret = world.new_secret()
+    data = {"name": "volumes/x", "auth_enabled": True, "auth_username": "c", "secret_uuid": secret}
+    info = {"driver_volume_type": "rbd", "serial": str(uuid.uuid4()), "data": data}
+
+    assert source.volume_obstacle(info) == ""
+    assert source.volume_connected(info)
+    assert dict(data_of(source.connect_volume(info))) == data
+    source.disconnect_volume(info)
+    assert secret in target.volume_obstacle(info)
+    with pytest.raises(StepFailed, match=secret):
+        target.connect_volume(info)
+
+
+def test_a_target_of_iscsi_that_nobody_signed_in_to_is_let_go(target: Hypervisor) -> None:
+    data = {"target_portal": "192.0.2.1:3260", "target_iqn": "iqn.2026-11.x:y", "target_lun": 1}
+    info = {"driver_volume_type": "iscsi", "serial": str(uuid.uuid4()), "data": data}
+
+    assert not target.volume_connected(info)
+    target.disconnect_volume(info)
+
+
+def test_a_volume_of_another_kind_is_not_connected(target: Hypervisor) -> None:
+    info: ConnectionInfo = {"driver_volume_type": "lightos", "serial": "", "data": {}}
+
+    assert "lightos" in target.volume_obstacle(info)
+    with pytest.raises(StepFailed, match="lightos"):
+        target.connect_volume(info)
+    target.disconnect_volume(info)
+    assert not target.volume_connected(info)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cellmove.errors import StepFailed, Unreachable
+from cellmove.hosts.backup import Checkpoint
+from cellmove.hosts.blocks import ConnectionInfo, data_of, unsupported_volume
+from cellmove.hosts.connect import completed, connector_of, mount_path
+from cellmove.hosts.machine import Offer
 from cellmove.hosts.xml import GuestXml
 from cellmove.model import Disk, Domain, Move, Port, Transfer
 
@@ -35,6 +39,23 @@ class FakeHypervisor:
     ports: dict[str, dict[str, str]] = field(default_factory=dict)
     """Open vSwitch ports on the integration bridge: device -> external ids."""
     pulled: set[str] = field(default_factory=set)
+    machines: frozenset[str] = frozenset({"pc-i440fx-7.2", "pc-q35-7.2"})
+    """Machine types that it can run."""
+    nvrams: dict[str, bytes] = field(default_factory=dict)
+    """Files of its UEFI guests' firmware: path -> content."""
+    secrets: set[str] = field(default_factory=set)
+    """Ceph secrets that its libvirt knows."""
+    mounted: set[str] = field(default_factory=set)
+    """Mount points: they stay when their last user goes, so a snapshot says nothing of them."""
+    checkpoints_: dict[str, list[str]] = field(default_factory=dict)
+    """Server -> its guest's checkpoints. They and `halves_` are tools of a move, nothing of the
+    server's: a snapshot says nothing of them, but they must be gone when the move is over."""
+    halves_: dict[str, dict[str, FakeFile]] = field(default_factory=dict)
+    """Server -> disks that were copied while the guest ran."""
+    cold: dict[str, str] = field(default_factory=dict)
+    """Disk name -> why no guest's disk of this name can be copied while it runs."""
+    devices: dict[str, str] = field(default_factory=dict)
+    """iSCSI: target and number -> device."""
 
     def add_guest(self, xml: str, disks: dict[str, FakeFile], *, running: bool) -> None:
         """A guest as nova would have made it: directory, disks, definition."""
@@ -67,6 +88,8 @@ class FakeHypervisor:
             return
         if domain.state != "off":
             raise StepFailed(f"Guest {server} still runs on {self.name}.")
+        if self.checkpoints_.get(server):
+            raise StepFailed(f"Guest {server} on {self.name} has checkpoints.")
         del self.domains[server]
 
     def start(self, server: str, *, paused: bool = False) -> None:
@@ -80,7 +103,11 @@ class FakeHypervisor:
             for owner, files in self.directories.items()
             for name in files
         }
-        missing = [path for path in GuestXml(domain.xml).disk_paths if path not in there]
+        missing = [
+            path
+            for path in GuestXml(domain.xml).disk_paths
+            if path not in there and path.rpartition("/")[0] not in self.mounted
+        ]
         if missing:
             raise StepFailed(f"Guest {server} cannot start.", f"{missing[0]} is missing.")
         self.domains[server] = replace(domain, state="paused" if paused else "running")
@@ -128,6 +155,22 @@ class FakeHypervisor:
             for name, file in sorted(files.items())
         )
 
+    def disk_names(self, server: str) -> tuple[str, ...]:
+        return tuple(sorted(self.directories.get(server, {})))
+
+    def why_cold(self, server: str, disks: Sequence[Disk]) -> dict[str, str]:
+        return {disk.name: self.cold.get(disk.name, "") for disk in disks}
+
+    def halves(self, server: str) -> tuple[str, ...]:
+        return tuple(self.halves_.get(server, {}))
+
+    def checkpoints(self, server: str) -> tuple[str, ...]:
+        return tuple(self.checkpoints_.get(server, ()))
+
+    def forget_writes(self, server: str, disks: Sequence[Disk]) -> None:
+        kept = [name for name in self.checkpoints(server) if not Checkpoint.named(name)]
+        self.checkpoints_[server] = kept
+
     def has_directory(self, server: str) -> bool:
         return server in self.directories
 
@@ -137,9 +180,11 @@ class FakeHypervisor:
     def remove_directory(self, server: str) -> None:
         self.directories.pop(server, None)
         self.disk_infos.pop(server, None)
+        self.halves_.pop(server, None)
 
     def remove_disk(self, server: str, disk: str) -> None:
         self.directories.get(server, {}).pop(disk, None)
+        self.halves_.get(server, {}).pop(disk, None)
 
     def write_disk_info(self, server: str, disks: Sequence[Disk]) -> None:
         if server not in self.directories:
@@ -156,6 +201,62 @@ class FakeHypervisor:
     def disk_path(self, server: str, disk: str) -> str:
         return f"{self.instances_path}/{server}/{disk}"
 
+    def offer(self, xml: str) -> Offer:
+        guest = GuestXml(xml)
+        known = guest.machine in self.machines
+        return Offer(() if known else (f"no machine like its {guest.machine}",))
+
+    def nvram(self, path: str) -> bytes | None:
+        return self.nvrams.get(path)
+
+    def write_nvram(self, path: str, content: bytes) -> None:
+        self.nvrams[path] = content
+
+    def remove_nvram(self, path: str) -> None:
+        self.nvrams.pop(path, None)
+
+    def connector(self) -> Mapping[str, object]:
+        named = f"InitiatorName=iqn.2004-10.example:{self.name}\n"
+        return connector_of(self.name, "192.0.2.1", "x86_64", named)
+
+    def volume_obstacle(self, info: ConnectionInfo) -> str:
+        secret = str(data_of(info).get("secret_uuid") or "")
+        absent = secret and info.get("driver_volume_type") == "rbd" and secret not in self.secrets
+        return unsupported_volume(info) or (
+            f"libvirt on {self.name} has no secret {secret}" if absent else ""
+        )
+
+    def connect_volume(self, info: ConnectionInfo) -> ConnectionInfo:
+        self._must_connect(info)
+        data = data_of(info)
+        if info["driver_volume_type"] == "nfs":
+            path = mount_path("/var/lib/nova/mnt", info)
+            self.mounted.add(path)
+            return completed(info, f"{path}/{data['name']}")
+        if info["driver_volume_type"] == "iscsi":
+            lun = f"{data['target_iqn']}-lun-{data['target_lun']}"
+            device = f"/dev/disk/by-path/ip-{data['target_portal']}-iscsi-{lun}"
+            self.devices[lun] = device
+            return completed(info, device)
+        return completed(info, "")
+
+    def disconnect_volume(self, info: ConnectionInfo) -> None:
+        data = data_of(info)
+        if not unsupported_volume(info) and info["driver_volume_type"] == "iscsi":
+            self.devices.pop(f"{data['target_iqn']}-lun-{data['target_lun']}", None)
+
+    def volume_connected(self, info: ConnectionInfo) -> bool:
+        data = data_of(info)
+        if info["driver_volume_type"] == "nfs":
+            return mount_path("/var/lib/nova/mnt", info) in self.mounted
+        if info["driver_volume_type"] == "iscsi":
+            return f"{data['target_iqn']}-lun-{data['target_lun']}" in self.devices
+        return not self.volume_obstacle(info)
+
+    def _must_connect(self, info: ConnectionInfo) -> None:
+        if obstacle := self.volume_obstacle(info):
+            raise StepFailed("A volume cannot be connected.", obstacle)
+
     def snapshot(self) -> dict[str, Any]:
         """Everything there is, as plain data: two equal snapshots are two equal hosts."""
         return {
@@ -166,6 +267,8 @@ class FakeHypervisor:
             },
             "disk_infos": {uuid: dict(info) for uuid, info in self.disk_infos.items()},
             "ports": {device: dict(ids) for device, ids in self.ports.items()},
+            "nvrams": dict(self.nvrams),
+            "devices": dict(self.devices),
         }
 
 
@@ -181,6 +284,26 @@ class FakeHosts:
             raise Unreachable(f"Host {name} cannot be reached.", "", "Run `cellmove check`.")
         return self.by_name[name]
 
+    def precopy(
+        self,
+        move: Move,
+        sizes_bytes: Mapping[str, int],
+        progress: Callable[[Transfer], None],
+    ) -> None:
+        source, target = self.reach(move.source.name), self.reach(move.target.name)
+        domain = source.domain(move.server)
+        if domain is None or domain.state == "off":
+            raise StepFailed(f"Guest {move.server} does not run on {source.name}.")
+        if not target.has_directory(move.server):
+            raise StepFailed(f"There is no directory of {move.server} on {target.name}.")
+        source.checkpoints_[move.server] = [Checkpoint.of(move.id, 1).name]
+        for disk in move.disks:
+            if disk.warm:
+                file = source.directories[move.server][disk.name]
+                made = replace(file, size_bytes=sizes_bytes[disk.name])
+                target.halves_.setdefault(move.server, {})[disk.name] = made
+                progress(Transfer(disk.name, len(file.content), len(file.content), 0))
+
     def copy_disk(
         self,
         move: Move,
@@ -192,6 +315,7 @@ class FakeHosts:
         domain = source.domain(move.server)
         if domain is not None and domain.state != "off":
             raise StepFailed(f"Guest {move.server} still runs on {source.name}.")
+        target.halves_.get(move.server, {}).pop(disk.name, None)
         file = source.directories.get(move.server, {}).get(disk.name)
         if file is None:
             raise StepFailed(f"{source.name} has no {disk.name} of {move.server}.")

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from cellmove.hosts.blocks import data_of, volume_disks
 from tests.fakes.databases import CELLS, NEIGHBOURS
 from tests.fakes.world import CONTENT, SERVER, World
 
@@ -25,6 +26,8 @@ def unsound(world: World) -> list[str]:
         *_of_one_row(world),
         *_of_migration(world),
         *_of_place(world),
+        *_of_tools(world),
+        *_of_volumes(world),
         *_of_flavor(world),
     ]
 
@@ -65,6 +68,54 @@ def home_cell(world: World) -> str:
     query = "SELECT cell_id FROM instance_mappings WHERE instance_uuid = ?"
     (mapping,) = world.query("api", query, SERVER)
     return next(cell.name for cell in CELLS if cell.id == mapping["cell_id"])
+
+
+def _of_tools(world: World) -> Iterator[str]:
+    for host in world.hosts.by_name.values():
+        if host.checkpoints(SERVER):
+            yield f"checkpoints are left on {host.name}"
+        if host.halves(SERVER):
+            yield f"half disks are left on {host.name}"
+
+
+def _of_volumes(world: World) -> Iterator[str]:
+    """Contract of the two cells: where the server is, attached; in the other, reserved; no more."""
+    known = {attachment.id: attachment for attachment in world.volumes.attachments(SERVER)}
+    named = set()
+    for cell, row in instances(world).items():
+        uuid = next(each.uuid for each in CELLS if each.name == cell)
+        wanted = "attached" if cell == home_cell(world) else "reserved"
+        for mapping in _mappings(world, uuid):
+            found = known.get(mapping["attachment_id"])
+            named.add(mapping["attachment_id"])
+            if found is None or found.volume != mapping["volume_id"]:
+                yield f"{cell} names attachment {mapping['attachment_id']}, which is {found}"
+            elif found.status != wanted:
+                yield f"the attachment that {cell} names is {found.status}"
+            elif wanted == "attached":
+                yield from _of_way(world, mapping, row["host"])
+    if len(known) > len(named):
+        yield f"Cinder has {len(known)} attachments, the cells name {len(named)}"
+
+
+def _of_way(world: World, mapping: dict[str, Any], host: str) -> Iterator[str]:
+    """The guest, its host and nova must take the way to the volume that Cinder says."""
+    told = world.volumes.connection_info(mapping["attachment_id"])
+    stored = json.loads(mapping["connection_info"])
+    here = world.hosts.by_name[host]
+    if not data_of(told).items() <= data_of(stored).items():
+        yield f"nova stores {stored} for {told}"
+    if not here.volume_connected(told):
+        yield f"volume {mapping['volume_id']} is not connected on {host}"
+    guest = here.domain(SERVER)
+    path = str(data_of(stored)["device_path"])
+    if guest is None or path not in str(volume_disks(guest.xml).get(mapping["volume_id"])):
+        yield f"the guest on {host} does not have {path}"
+
+
+def _mappings(world: World, cell: str) -> list[dict[str, Any]]:
+    query = "SELECT * FROM block_device_mapping WHERE instance_uuid = ? AND deleted = 0"
+    return [row for row in world.query(cell, query, SERVER) if row["volume_id"]]
 
 
 def _of_guests(world: World) -> Iterator[str]:

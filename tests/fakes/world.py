@@ -7,8 +7,10 @@ held to the real ones by the contract suite and the lab.
 from __future__ import annotations
 
 import functools
+import json
 import pickle
 import sqlite3
+import uuid
 import weakref
 from collections.abc import Mapping
 from contextlib import closing
@@ -18,12 +20,16 @@ from typing import Any
 
 from cellmove.cloud import Cloud
 from cellmove.dbcopy.database import now
+from cellmove.hosts.blocks import with_volumes
+from cellmove.hosts.xml import GuestXml
 from cellmove.intake import Actor, intake_confirm, intake_resize, intake_revert
 from cellmove.journal import Verb
 from cellmove.model import Allocations, Move, Port, Transfer
 from cellmove.steps.allocations import amounts
 from cellmove.steps.base import Saved, Status, Step
+from tests.fakes.cinder import ISCSI, NFS, FakeVolumes
 from tests.fakes.databases import (
+    BORN,
     C1,
     CELL1,
     HOSTS,
@@ -36,11 +42,14 @@ from tests.fakes.databases import (
 )
 from tests.fakes.hypervisor import FakeFile, FakeHosts
 from tests.fakes.network import FakeNetwork
+from tests.fakes.permission import Everybody
 from tests.fakes.placement import FakePlacement, Inventory
 from tests.fakes.trap import Trap
 
 SERVER = "11111111-2222-4333-8444-555555555555"
-ACTOR = Actor(user_id="admin-user", project_id="admin-project", conductor="conductor-1")
+ACTOR = Actor(
+    user_id="admin-user", project_id="admin-project", conductor="conductor-1", policy=Everybody()
+)
 REQUESTS: dict[Verb, str] = {
     "resize": "req-00000000-0000-4000-8000-000000000001",
     "confirm": "req-00000000-0000-4000-8000-000000000002",
@@ -49,6 +58,13 @@ REQUESTS: dict[Verb, str] = {
 CONTENT = b"what the guest wrote" * 100
 GIB = 1024**3
 CLOCKS = ("updated_at", "last_seen_up")
+CHOSEN = ("attachment_id",)
+"""Cinder makes a new one when an old one is to come back; `unsound` looks at what it names."""
+VOLUMES = {
+    NFS: "aaaaaaaa-0000-4000-8000-000000000001",
+    ISCSI: "aaaaaaaa-0000-4000-8000-000000000002",
+}
+"""The server's volumes: kind -> id."""
 
 DOMAIN = """<domain type='qemu'>
   <name>{name}</name>
@@ -56,7 +72,10 @@ DOMAIN = """<domain type='qemu'>
   <memory unit='KiB'>131072</memory>
   <currentMemory unit='KiB'>131072</currentMemory>
   <vcpu>1</vcpu>
-  <os><type arch='x86_64' machine='pc-i440fx-7.2'>hvm</type></os>
+  <os>
+    <type arch='x86_64' machine='pc-i440fx-7.2'>hvm</type>
+    <nvram>/var/lib/libvirt/qemu/nvram/{name}_VARS.fd</nvram>
+  </os>
   <devices>
     <disk type='file' device='disk'>
       <driver name='qemu' type='qcow2' cache='none'/>
@@ -132,7 +151,7 @@ class _File:
         )
         columns: dict[str, list[str]] = {}
         for table, column in found:
-            columns.setdefault(table, []).extend([f'"{column}"'] * (column not in CLOCKS))
+            columns.setdefault(table, []).extend([f'"{column}"'] * (column not in CLOCKS + CHOSEN))
         return {table: f'SELECT {", ".join(of)} FROM "{table}"' for table, of in columns.items()}
 
     def _seen(self) -> int:
@@ -154,13 +173,18 @@ class World:
         self.hosts = FakeHosts(HOSTS)
         self.network = FakeNetwork(wire=self._is_wired)
         self.placement = FakePlacement()
+        self.volumes = FakeVolumes()
         cell = self.cells[CELL1.uuid]
         power_state = 1 if vm_state == "active" else 4
         add_server(
             self.api, cell, uuid=SERVER, host="cmp1a", vm_state=vm_state, power_state=power_state
         )
         self._add_providers()
-        self._add_guest(SERVER, "cmp1a", running=vm_state == "active")
+        self._add_guest(SERVER, "cmp1a", running=False)
+        for number, (kind, volume) in enumerate(VOLUMES.items()):
+            self.attach(self.volumes.add_volume(kind, wanted=volume), f"/dev/vd{'bc'[number]}")
+        if vm_state == "active":
+            self.hosts.by_name["cmp1a"].start(SERVER)
         for host, neighbour in NEIGHBOURS.items():
             self._add_guest(neighbour, host, running=True)
 
@@ -172,6 +196,7 @@ class World:
             cells={uuid: self.trap.around(cell) for uuid, cell in self.cells.items()},
             network=self.trap.around(self.network),
             placement=self.trap.around(self.placement),
+            volumes=self.trap.around(self.volumes),
             hosts=self.trap.around(self.hosts),
             progress=self.progress.append,
         )
@@ -192,10 +217,45 @@ class World:
         intake = intake_confirm if verb == "confirm" else intake_revert
         return intake(self.cloud, SERVER, actor=ACTOR, request_id=REQUESTS[verb])
 
+    def attach(self, volume: str, device: str, host: str = "cmp1a") -> None:
+        """Attach a volume to the server where it is, as nova does: in Cinder, rows and guest."""
+        here = self.hosts.by_name[host]
+        attachment = self.volumes.attach(volume, SERVER, here.connector())
+        info = here.connect_volume(self.volumes.connection_info(attachment))
+        mapping = {
+            "uuid": str(uuid.uuid5(uuid.NAMESPACE_OID, f"{volume} of {SERVER}")),
+            "instance_uuid": SERVER,
+            "source_type": "volume",
+            "destination_type": "volume",
+            "device_type": "disk",
+            "disk_bus": "virtio",
+            "boot_index": None,
+            "device_name": device,
+            "delete_on_termination": False,
+            "volume_id": volume,
+            "volume_size": 1,
+            "connection_info": json.dumps(info),
+            "attachment_id": attachment,
+            "encrypted": False,
+            "created_at": BORN,
+        }
+        with self.cells[HOSTS[host].uuid].write() as rows:
+            rows.insert("block_device_mapping", [mapping])
+            found = rows.all("block_device_mapping", instance_uuid=SERVER, deleted=0)
+        infos = {
+            row["volume_id"]: json.loads(row["connection_info"])
+            for row in found
+            if row["volume_id"]
+        }
+        guest = here.domain(SERVER)
+        assert guest is not None
+        here.define(with_volumes(guest.xml, infos, {volume: device}))
+
     def save(self) -> State:
         """The whole world, to be loaded again."""
         placement = self.placement._inventories, self.placement._consumers
-        services = self.network._ports, placement, self.hosts.by_name
+        volumes = self.volumes._volumes, self.volumes._attachments
+        services = self.network._ports, placement, self.hosts.by_name, volumes
         databases = {name: file.content() for name, file in self._files.items()}
         return State(databases, pickle.dumps(services))
 
@@ -203,7 +263,8 @@ class World:
         """Put the world back to a saved state."""
         for name, content in state.databases.items():
             self._files[name].put_back(content)
-        ports, placement, hosts = pickle.loads(state.services)
+        ports, placement, hosts, volumes = pickle.loads(state.services)
+        self.volumes._volumes, self.volumes._attachments = volumes
         self.network._ports = ports
         self.placement._inventories, self.placement._consumers = placement
         self.hosts.by_name = hosts
@@ -215,6 +276,7 @@ class World:
             **{name: file.rows() for name, file in self._files.items()},
             "network": self.network.snapshot(),
             "placement": self.placement.snapshot(),
+            "volumes": self.volumes.snapshot(),
             "hosts": self.hosts.snapshot(),
         }
 
@@ -260,6 +322,7 @@ class World:
         hypervisor = self.hosts.by_name[host]
         hypervisor.plug(server, port)
         disk = FakeFile("qcow2", 2 * GIB, CONTENT + server.encode())
+        hypervisor.nvrams[GuestXml(xml).nvram] = b"boot entries of " + server.encode()
         hypervisor.add_guest(xml, {"disk": disk}, running=running)
 
 

@@ -1,4 +1,6 @@
-"""`make demo`: nova makes a server, cellmove moves it to the other cell, and it proves the same."""
+"""`make demo`: nova makes a server with two ports and two volumes, cellmove moves it to the other
+cell, and it proves the same.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,10 @@ from tests.lab.kit.guest import GuestWatch
 from tests.lab.kit.nova import Nova, lab_session
 from tests.lab.kit.places import OUTPUTS, conductor_namespace
 from tests.lab.kit.traces import CELLS, rows
+from tests.lab.kit.volumes import Volumes, attachments, records_found
 
 NAME = "demo"
+VOLUMES = ("demo-data", "demo-logs")
 SOURCE, TARGET = "cmp1a", "cmp2a"
 SHOWN = ("hidden", "vm_state", "task_state", "power_state", "host", "memory_mb")
 
@@ -23,12 +27,16 @@ console = Console(highlight=False, soft_wrap=True)
 def main() -> None:
     """Tell the story; an assertion that fails ends it with exit code 1."""
     with conductor_namespace():
-        nova = Nova(lab_session(project="demo"))
-        chapter("nova makes a server in cell1")
-        clear(nova)
-        server = nova.boot(NAME, SOURCE)
+        session = lab_session(project="demo")
+        nova = Nova(session)
+        volumes = Volumes(session, nova)
+        chapter("nova makes a server in cell1, with two ports and two volumes")
+        clear(nova, volumes)
+        server = nova.boot(NAME, SOURCE, ports=2)
+        for name in VOLUMES:
+            volumes.attach(server, volumes.make(name=name))
         nova.wait_port(server, SOURCE)
-        guest = GuestWatch(server, nova.ports(server)[0]["mac_address"])
+        guest = GuestWatch(server, first_mac(server))
         guest.wait_ready(SOURCE, 0)
         time.sleep(5)
         show_cells(server)
@@ -48,6 +56,7 @@ def main() -> None:
 
         chapter("The proof")
         prove(nova, guest, begun, beat.at)
+        prove_neighbours(nova, volumes, guest)
         farewell()
 
 
@@ -63,13 +72,25 @@ def cellmove(*argv: str) -> None:
     subprocess.run([str(OUTPUTS / "cellmove"), *argv], check=True)
 
 
-def clear(nova: Nova) -> None:
-    """Delete the server of an earlier demo."""
+def clear(nova: Nova, volumes: Volumes) -> None:
+    """Delete the server of an earlier demo, and its volumes."""
     named = f"display_name = '{NAME}' AND deleted = 0"
     for cell, schema in CELLS.items():
         for row in rows(f"{cell}.{schema}", "instances", named):
             if not row["hidden"]:
                 nova.delete(row["uuid"])
+    for name in VOLUMES:
+        for volume in volumes.named(name):
+            volumes.delete(volume)
+
+
+def first_mac(server: str) -> str:
+    """MAC address of the server's first interface, on which its guest is heard."""
+    for cell, schema in CELLS.items():
+        mine = f"instance_uuid = '{server}' AND deleted = 0 ORDER BY id LIMIT 1"
+        for row in rows(f"{cell}.{schema}", "virtual_interfaces", mine):
+            return str(row["address"]).partition("/")[0]
+    raise AssertionError(server)
 
 
 def show_cells(server: str) -> None:
@@ -95,6 +116,18 @@ def prove(nova: Nova, guest: GuestWatch, begun: float, up: float) -> None:
     console.print(f"- its heartbeat (MAC {guest.mac}) is heard on {TARGET}'s port, and only there")
     silence = guest.longest_silence_seconds(begun - 5)
     console.print(f"- it was silent for {silence:.1f} s, its own boot without KVM included")
+
+
+def prove_neighbours(nova: Nova, volumes: Volumes, guest: GuestWatch) -> None:
+    """Both ports work at the target only, both volumes are attached there only, with their data."""
+    nova.wait_port(guest.server, TARGET)
+    console.print(f"- its {len(nova.ports(guest.server))} ports are ACTIVE on {TARGET}")
+    mine = volumes.shown(guest.server)
+    assert attachments(guest.server) == {volume: [("attached", TARGET)] for volume in mine}
+    found = records_found(guest, TARGET, mine)
+    assert all(found.values()), f"the records on the volumes do not go on: {found}"
+    told = ", ".join(str(record) for record in found.values())
+    console.print(f"- its {len(mine)} volumes are attached to {TARGET}; they go on after {told}")
 
 
 def farewell() -> None:

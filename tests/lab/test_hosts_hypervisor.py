@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import posixpath
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 
 from cellmove.errors import StepFailed, Unreachable
+from cellmove.hosts.connect import Storage
 from cellmove.hosts.hypervisor import RemoteHypervisor
 from cellmove.hosts.reach import RemoteHosts
 from cellmove.hosts.xml import GuestXml, for_target
-from cellmove.model import Cell, Disk, Flavor, Host, Move, Port, Transfer
+from cellmove.model import Disk, Flavor, Move, Port, Transfer
 from tests.lab.kit.guest import GuestWatch
+from tests.lab.kit.hosts import SOURCE, TARGET, guest_state, move_between, nobody
 from tests.lab.kit.nova import Nova
 from tests.lab.kit.places import OUTPUTS, host_run
 
 pytestmark = pytest.mark.lab
 
 GIB = 1 << 30
-SOURCE, TARGET = "cmp1a", "cmp2a"
 C2 = Flavor(0, "c2", "c2", 160, 1, 3, ephemeral_gb=0, swap_mb=0)
-SETTINGS = {"ssh_config": str(OUTPUTS / "ssh_config"), "bastion": "bastion"}
+SETTINGS: dict[str, Any] = {"ssh_config": str(OUTPUTS / "ssh_config"), "bastion": "bastion"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,36 +79,7 @@ def target(hosts: RemoteHosts, server: Stopped) -> Iterator[RemoteHypervisor]:
 
 
 def move_of(server: Stopped, source: str = SOURCE, target: str = TARGET) -> Move:
-    """A move as far as the hypervisors are concerned."""
-    one, other = (Host(name, name, 0, "", "", "nova", Cell(0, "", "")) for name in (source, target))
-    return Move(
-        id="",
-        request_id="",
-        server=server.uuid,
-        name="hosts",
-        project_id="",
-        user_id="",
-        actor_user_id="",
-        actor_project_id="",
-        conductor="",
-        kind="resize",
-        source=one,
-        target=other,
-        migration="",
-        old_flavor=C2,
-        new_flavor=C2,
-        vm_state="stopped",
-        power_state=4,
-        ports=(server.port,),
-        disks=(),
-        source_domain=server.domain_name,
-        domain_template="",
-        started_at="",
-    )
-
-
-def nobody(_transfer: Transfer) -> None:
-    """Somebody who does not watch."""
+    return move_between(server.uuid, server.port, C2, source, target)
 
 
 def leftovers(host: str) -> str:
@@ -301,12 +275,12 @@ def test_the_guest_runs_on_the_target_with_its_data(
         target.define(definition)
         target.start(server.uuid, paused=True)
 
-    assert state(target, server) == "paused"
+    assert guest_state(target, server.uuid) == "paused"
     assert target.wired(server.port)
     for _ in range(2):
         target.resume(server.uuid)
         target.start(server.uuid)
-    assert state(target, server) == "running"
+    assert guest_state(target, server.uuid) == "running"
     with pytest.raises(StepFailed, match="still runs"):
         target.undefine(server.uuid)
     back = move_of(server, TARGET, SOURCE)
@@ -317,7 +291,7 @@ def test_the_guest_runs_on_the_target_with_its_data(
     assert watch.golden(TARGET)
     assert watch.record_found(TARGET)
     target.shutdown(server.uuid, 60)
-    assert state(target, server) == "off"
+    assert guest_state(target, server.uuid) == "off"
     assert "GUEST stopping" in watch.console(TARGET)  # It was asked, not cut off.
 
 
@@ -330,7 +304,7 @@ def test_a_guest_that_cannot_start_is_told_and_stays_off(
 
     with pytest.raises(StepFailed, match=r"refused.*disk"):
         target.start(server.uuid)
-    assert state(target, server) == "off"
+    assert guest_state(target, server.uuid) == "off"
 
 
 @pytest.mark.parametrize("command", [["/bin/sh", "-c", "id"], ["/usr/bin/cat", "/etc/shadow"]])
@@ -362,6 +336,15 @@ def wait_for_console(watch: GuestWatch, words: str) -> None:
         time.sleep(0.5)
 
 
-def state(hypervisor: RemoteHypervisor, server: Stopped) -> str:
-    domain = hypervisor.domain(server.uuid)
-    return domain.state if domain else "gone"
+def test_a_connector_is_the_one_that_nova_has_os_brick_make() -> None:
+    program = (
+        "import json, sys; from os_brick import privileged; "
+        "privileged.default.set_client_mode(False); "
+        "from os_brick.initiator.connector import get_connector_properties as ask; "
+        "print(json.dumps(ask('', sys.argv[1], False, True, host=sys.argv[2])))"
+    )
+    address = "192.0.2.7"
+    said = host_run(SOURCE, ["python3", "-W", "ignore", "-c", program, address, SOURCE])
+
+    with RemoteHosts(**SETTINGS, storage=Storage(address=lambda _host: address)) as hosts:
+        assert hosts.reach(SOURCE).connector() == json.loads(said.splitlines()[-1])

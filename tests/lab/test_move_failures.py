@@ -75,7 +75,7 @@ def test_a_claim_that_finds_no_room_is_taken_back_and_not_felt(
     assert len({beat.boot for beat in home.guest.heartbeats(begun)}) == 1
 
 
-def test_a_copy_that_breaks_is_taken_back_and_the_guest_runs_on_at_home(
+def test_a_copy_that_breaks_while_the_guest_runs_is_taken_back_and_not_felt(
     home: Home, cellmove: Cellmove
 ) -> None:
     begun = time.time()
@@ -83,9 +83,21 @@ def test_a_copy_that_breaks_is_taken_back_and_the_guest_runs_on_at_home(
         failed = cellmove("resize", home.server, *WISH, check=False)
     assert failed.code == 3, failed
     assert "wholly taken back" in failed.stderr
-    _runs_at_home(home, begun)
+    home.require()
+    assert len({beat.boot for beat in home.guest.heartbeats(begun)}) == 1
     (move,) = cellmove("moves", "--json").json()["moves"]
     assert move["state"] == "taken back"
+
+
+def test_a_copy_that_breaks_when_the_guest_is_off_is_taken_back_and_it_runs_on_at_home(
+    home: Home, cellmove: Cellmove
+) -> None:
+    begun = time.time()
+    with sudo_denied(TARGET, "/usr/bin/qemu-nbd"):
+        failed = cellmove("resize", home.server, *WISH, "--cold", check=False)
+    assert failed.code == 3, failed
+    assert "wholly taken back" in failed.stderr
+    _runs_at_home(home, begun)
 
 
 def test_a_move_killed_in_the_copy_is_told_by_the_journal_and_undone(

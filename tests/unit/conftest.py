@@ -19,6 +19,7 @@ from cellmove.config import Config
 from cellmove.model import Transfer
 from cellmove.opening import OpenCloud
 from cellmove.services.session import Identity
+from tests.fakes.permission import Everybody
 from tests.fakes.world import World
 
 
@@ -59,7 +60,7 @@ class Terminal:
         self.requests.append(request_id)
         cloud: Cloud = replace(self.world.cloud, progress=progress)
         who = Identity("admin-user", "admin-project", frozenset({"admin"}))
-        yield OpenCloud(cloud, who, request_id)
+        yield OpenCloud(cloud, who, request_id, Everybody(), lambda project: project)
 
 
 @pytest.fixture

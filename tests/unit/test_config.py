@@ -30,6 +30,15 @@ address = "{{name}}.mgmt"
 [nova]
 instances_path = "/srv/instances"
 instance_name_template = "vm-%x"
+quota_usage = "placement"
+quota_cores = 40
+quota_ram_mb = -1
+
+[policy]
+file = "nova-policy.yaml"
+
+[notifications]
+transport_url_file = "bus.url"
 
 [journal]
 url = "/var/lib/cellmove/journal.db"
@@ -57,6 +66,10 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     assert (config.ssh.bastion, config.ssh.address) == ("gate", "{name}.mgmt")
     assert config.nova.instances_path == "/srv/instances"
     assert config.nova.instance_name_template == "vm-%x"
+    quota = (config.nova.quota_usage, config.nova.quota_cores, config.nova.quota_ram_mb)
+    assert quota == ("placement", 40, -1)
+    assert config.policy.file == str(tmp_path / "nova-policy.yaml")
+    assert config.notifications.transport_url_file == str(tmp_path / "bus.url")
     assert config.journal.url == "/var/lib/cellmove/journal.db"
 
 
@@ -145,6 +158,9 @@ def test_an_unknown_key_is_refused_naming_the_nearest(
         ("[database]\npassword_command = [7]\n", "list of texts"),
         ('[ssh]\naddress = "host"\n', "{name}"),
         ('[nova]\ninstance_name_template = "vm"\n', "instance-%08x"),
+        ('[nova]\nblock_storage_ips = "cmp1=192.0.2.1"\n', "list of texts"),
+        ('[nova]\nblock_storage_ips = ["192.0.2.1"]\n', "host=192.0.2.1"),
+        ('[nova]\nblock_storage_ips = ["cmp1=san"]\n', "host=192.0.2.1"),
         ('[nova]\ninstance_name_template = "%(uuid)s"\n', "instance-%08x"),
         ('[database]\npassword_file = "a"\npassword_command = ["b"]\n', "both"),
     ],
@@ -251,3 +267,42 @@ def test_nothing_of_the_real_environment_is_read(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("CELLMOVE_CLOUD_NAME", "real")
     assert load(None, {"HOME": "/nonexistent"}).cloud.name is None
     assert os.environ["CELLMOVE_CLOUD_NAME"] == "real"
+
+
+@pytest.mark.parametrize("value", ['"many"', "-2", "1.5", "true", '""'])
+def test_a_quota_is_a_whole_number(tmp_path: Path, value: str) -> None:
+    refused = refusal(tmp_path, f"[nova]\nquota_cores = {value}\n")
+    assert "`quota_cores` in [nova]" in refused.seen
+
+
+def test_a_quota_may_come_from_the_environment(tmp_path: Path) -> None:
+    config = load(written(tmp_path, ""), {"CELLMOVE_NOVA_QUOTA_RAM_MB": "-1"})
+    assert config.nova.quota_ram_mb == -1
+
+
+def test_usage_is_counted_in_places_that_nova_knows(tmp_path: Path) -> None:
+    assert "placement" in refusal(tmp_path, '[nova]\nquota_usage = "x"\n').seen
+
+
+def test_the_buss_url_comes_from_a_file_a_command_or_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "bus.url").write_text("rabbit://a:b@c/\nmore\n")
+    (tmp_path / "bus.url").chmod(0o600)
+    for key, value in {
+        "transport_url_file": '"bus.url"',
+        "transport_url_command": '["echo", "rabbit://a:b@c/"]',
+        "transport_url": '"rabbit://a:b@c/"',
+    }.items():
+        config = load(written(tmp_path, f"[notifications]\n{key} = {value}\n"), {})
+        assert config.notifications.url() == "rabbit://a:b@c/"
+        assert "a:b" not in repr(config)
+    assert Config().notifications.url() == ""
+
+
+def test_a_bus_url_that_everybody_may_read_is_refused(tmp_path: Path) -> None:
+    url = '[notifications]\ntransport_url = "rabbit://a:b@c/"\n'
+    assert "bares a password" in refusal(tmp_path, url, mode=0o644).what
+    (tmp_path / "bus.url").write_text("rabbit://a:b@c/\n")
+    (tmp_path / "bus.url").chmod(0o644)
+    config = load(written(tmp_path, '[notifications]\ntransport_url_file = "bus.url"\n'), {})
+    with pytest.raises(Refused, match="The bus's URL cannot be read"):
+        config.notifications.url()

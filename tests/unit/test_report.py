@@ -14,20 +14,24 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from cellmove.check import Finding, Result
+from cellmove.check import Finding, Looked, Result
+from cellmove.dbcopy.compare import Difference
 from cellmove.errors import CellmoveError, Exit, Refusals, Refused, Stopped, TakenBack
+from cellmove.intake.copies import Compared
+from cellmove.intake.listing import Listed
 from cellmove.journal import Entry, Event, Mark
 from cellmove.model import Transfer
 from cellmove.progress import Alive, Display, Guarded, Lines, Quiet, display
 from cellmove.report import outcomes
 from cellmove.report.base import VERSION, Report, as_text, console, duration, size
-from cellmove.report.checks import Checked
+from cellmove.report.checks import Checked, CheckedServer
 from cellmove.report.failures import Failure
 from cellmove.report.history import Moves, Shown, step_line
 from cellmove.report.moves import next_commands
 from cellmove.report.outcomes import Outcome, Outcomes
 from cellmove.report.plans import Plan, Plans
 from cellmove.report.scripts import Completion
+from cellmove.report.servers import Comparison, Servers
 from cellmove.steps.base import Finding as Look
 from cellmove.steps.base import Status
 from tests.unit.samples import GIB, One, Three, Two, move
@@ -46,6 +50,8 @@ ENTRY = Entry(
     ),
 )
 REFUSED = Refused("It cannot be moved.", "It has a volume.", "Detach it.")
+CELL = MOVE.source.cell
+DIFFERENCE = Difference("instances", MOVE.server, "hostname", "a", "b")
 REPORTS: dict[str, Report] = {
     "A dry run": Plans(
         "resize",
@@ -58,7 +64,12 @@ REPORTS: dict[str, Report] = {
     "A move taken back": outcomes.TakenBack(ENTRY),
     "The moves": Moves([ENTRY], "/var/lib/journal.db"),
     "One move": Shown(ENTRY, ["one", "two", "three"]),
+    "The servers": Servers([Listed(MOVE.server, "web", "p", "ACTIVE", "", CELL, "c1")]),
+    "A comparison": Comparison(Compared(MOVE.server, "web", CELL, CELL, [DIFFERENCE])),
     "The check": Checked([Finding("Neutron", Result.FAIL, "no extension", "Enable it.")]),
+    "The check of a server": CheckedServer(
+        Looked(MOVE.server, MOVE.name, MOVE.source, None, [REFUSED])
+    ),
     "A completion script": Completion("bash", "complete -F _cellmove cellmove"),
     "An error": Failure(Refusals("It cannot be moved.", [REFUSED])),
 }
@@ -100,7 +111,7 @@ def test_no_secret_nor_bulk_of_a_move_is_in_an_answer(title: str) -> None:
     assert MOVE.actor_user_id not in as_text(REPORTS[title])
 
 
-@pytest.mark.parametrize("title", ["The moves", "A dry run", "One move"])
+@pytest.mark.parametrize("title", ["The moves", "A dry run", "One move", "The servers"])
 @pytest.mark.parametrize("columns", [80, 200])
 def test_a_uuid_is_never_cut(title: str, columns: int) -> None:
     assert MOVE.server in printed(REPORTS[title], columns=columns)

@@ -29,47 +29,65 @@ from tests.unit.rehearsal import Rehearsal
 CHECKPOINTS: dict[Verb, str] = {
     "resize": """
 # CP 1: the server is locked
-guard-server             | cell1  | same resize_prep on cmp1a shown       | -                                  | -              | -             | cmp1a  | -
+guard-server               | cell1  | same resize_prep on cmp1a shown       | -                                  | -              | -             | cmp1a  | -
 # CP 2 and 3: migration and allocations
-open-migration           | cell1  | same resize_prep on cmp1a shown       | -                                  | pre-migrating  | -             | cmp1a  | -
-hold-source-allocation   | cell1  | same resize_prep on cmp1a shown       | -                                  | pre-migrating  | -             | -      | cmp1a
-claim-target             | cell1  | same resize_prep on cmp1a shown       | -                                  | pre-migrating  | -             | cmp2a  | cmp1a
+open-migration             | cell1  | same resize_prep on cmp1a shown       | -                                  | pre-migrating  | -             | cmp1a  | -
+hold-source-allocation     | cell1  | same resize_prep on cmp1a shown       | -                                  | pre-migrating  | -             | -      | cmp1a
+claim-target               | cell1  | same resize_prep on cmp1a shown       | -                                  | pre-migrating  | -             | cmp2a  | cmp1a
 # CP 5: the hidden copy
-copy-records             | cell1  | same resize_prep on cmp1a shown       | same resize_prep on cmp1a hidden   | pre-migrating  | pre-migrating | cmp2a  | cmp1a
-bind-ports               | cell1  | same resize_prep on cmp1a shown       | same resize_prep on cmp1a hidden   | pre-migrating  | pre-migrating | cmp2a  | cmp1a
+copy-records               | cell1  | same resize_prep on cmp1a shown       | same resize_prep on cmp1a hidden   | pre-migrating  | pre-migrating | cmp2a  | cmp1a
+bind-ports                 | cell1  | same resize_prep on cmp1a shown       | same resize_prep on cmp1a hidden   | pre-migrating  | pre-migrating | cmp2a  | cmp1a
+reserve-target-attachments | cell1  | same resize_prep on cmp1a shown       | same resize_prep on cmp1a hidden   | pre-migrating  | pre-migrating | cmp2a  | cmp1a
+note-target-attachments    | cell1  | same resize_prep on cmp1a shown       | same resize_prep on cmp1a hidden   | pre-migrating  | pre-migrating | cmp2a  | cmp1a
+reserve-source-attachments | cell1  | same resize_prep on cmp1a shown       | same resize_prep on cmp1a hidden   | pre-migrating  | pre-migrating | cmp2a  | cmp1a
 # CP 6: the target is claimed and prepared
-write-target-claim       | cell1  | same resize_prep on cmp1a shown       | same resize_prep on cmp1a hidden   | pre-migrating  | pre-migrating | cmp2a  | cmp1a
-write-source-claim       | cell1  | same resize_prep on cmp1a shown       | same resize_prep on cmp1a hidden   | pre-migrating  | pre-migrating | cmp2a  | cmp1a
-make-target-directory    | cell1  | same resize_prep on cmp1a shown       | same resize_prep on cmp1a hidden   | pre-migrating  | pre-migrating | cmp2a  | cmp1a
-define-target-guest      | cell1  | same resize_prep on cmp1a shown       | same resize_prep on cmp1a hidden   | pre-migrating  | pre-migrating | cmp2a  | cmp1a
+write-target-claim         | cell1  | same resize_prep on cmp1a shown       | same resize_prep on cmp1a hidden   | pre-migrating  | pre-migrating | cmp2a  | cmp1a
+write-source-claim         | cell1  | same resize_prep on cmp1a shown       | same resize_prep on cmp1a hidden   | pre-migrating  | pre-migrating | cmp2a  | cmp1a
+make-target-directory      | cell1  | same resize_prep on cmp1a shown       | same resize_prep on cmp1a hidden   | pre-migrating  | pre-migrating | cmp2a  | cmp1a
+define-target-guest        | cell1  | same resize_prep on cmp1a shown       | same resize_prep on cmp1a hidden   | pre-migrating  | pre-migrating | cmp2a  | cmp1a
+precopy-disks              | cell1  | same resize_prep on cmp1a shown       | same resize_prep on cmp1a hidden   | pre-migrating  | pre-migrating | cmp2a  | cmp1a
 # CP 7: the guest stops, its disk crosses
-begin-at-source          | cell1  | same resize_migrating on cmp1a shown  | same resize_prep on cmp1a hidden   | migrating      | pre-migrating | cmp2a  | cmp1a
-stop-source-guest        | cell1  | same resize_migrating on cmp1a shown  | same resize_prep on cmp1a hidden   | migrating      | pre-migrating | cmp2a  | cmp1a
-copy-disks               | cell1  | same resize_migrating on cmp1a shown  | same resize_prep on cmp1a hidden   | migrating      | pre-migrating | cmp2a  | cmp1a
-forget-source-guest      | cell1  | same resize_migrating on cmp1a shown  | same resize_prep on cmp1a hidden   | migrating      | pre-migrating | cmp2a  | cmp1a
-unplug-source-ports      | cell1  | same resize_migrating on cmp1a shown  | same resize_prep on cmp1a hidden   | migrating      | pre-migrating | cmp2a  | cmp1a
-activate-target-bindings | cell1  | same resize_migrating on cmp1a shown  | same resize_prep on cmp1a hidden   | migrating      | pre-migrating | cmp2a  | cmp1a
+begin-at-source            | cell1  | same resize_migrating on cmp1a shown  | same resize_prep on cmp1a hidden   | migrating      | pre-migrating | cmp2a  | cmp1a
+stop-source-guest          | cell1  | same resize_migrating on cmp1a shown  | same resize_prep on cmp1a hidden   | migrating      | pre-migrating | cmp2a  | cmp1a
+copy-disks                 | cell1  | same resize_migrating on cmp1a shown  | same resize_prep on cmp1a hidden   | migrating      | pre-migrating | cmp2a  | cmp1a
+forget-writes              | cell1  | same resize_migrating on cmp1a shown  | same resize_prep on cmp1a hidden   | migrating      | pre-migrating | cmp2a  | cmp1a
+copy-firmware              | cell1  | same resize_migrating on cmp1a shown  | same resize_prep on cmp1a hidden   | migrating      | pre-migrating | cmp2a  | cmp1a
+forget-source-guest        | cell1  | same resize_migrating on cmp1a shown  | same resize_prep on cmp1a hidden   | migrating      | pre-migrating | cmp2a  | cmp1a
+unplug-source-ports        | cell1  | same resize_migrating on cmp1a shown  | same resize_prep on cmp1a hidden   | migrating      | pre-migrating | cmp2a  | cmp1a
+note-source-attachments    | cell1  | same resize_migrating on cmp1a shown  | same resize_prep on cmp1a hidden   | migrating      | pre-migrating | cmp2a  | cmp1a
+disconnect-source-volumes  | cell1  | same resize_migrating on cmp1a shown  | same resize_prep on cmp1a hidden   | migrating      | pre-migrating | cmp2a  | cmp1a
+release-source-attachments | cell1  | same resize_migrating on cmp1a shown  | same resize_prep on cmp1a hidden   | migrating      | pre-migrating | cmp2a  | cmp1a
+activate-target-bindings   | cell1  | same resize_migrating on cmp1a shown  | same resize_prep on cmp1a hidden   | migrating      | pre-migrating | cmp2a  | cmp1a
 # CP 8: the source is done
-finish-at-source         | cell1  | same resize_migrated off cmp1a shown  | same resize_prep on cmp1a hidden   | post-migrating | pre-migrating | cmp2a  | cmp1a
+finish-at-source           | cell1  | same resize_migrated off cmp1a shown  | same resize_prep on cmp1a hidden   | post-migrating | pre-migrating | cmp2a  | cmp1a
 # CP 10: it starts at the target
-begin-at-target          | cell1  | same resize_migrated off cmp1a shown  | same resize_finish on cmp1a hidden | post-migrating | pre-migrating | cmp2a  | cmp1a
-plug-target-ports        | cell1  | same resize_migrated off cmp1a shown  | same resize_finish on cmp1a hidden | post-migrating | pre-migrating | cmp2a  | cmp1a
-start-target-guest       | cell1  | same resize_migrated off cmp1a shown  | same resize_finish on cmp1a hidden | post-migrating | pre-migrating | cmp2a  | cmp1a
+begin-at-target            | cell1  | same resize_migrated off cmp1a shown  | same resize_finish on cmp1a hidden | post-migrating | pre-migrating | cmp2a  | cmp1a
+export-to-target           | cell1  | same resize_migrated off cmp1a shown  | same resize_finish on cmp1a hidden | post-migrating | pre-migrating | cmp2a  | cmp1a
+connect-target-volumes     | cell1  | same resize_migrated off cmp1a shown  | same resize_finish on cmp1a hidden | post-migrating | pre-migrating | cmp2a  | cmp1a
+store-target-connections   | cell1  | same resize_migrated off cmp1a shown  | same resize_finish on cmp1a hidden | post-migrating | pre-migrating | cmp2a  | cmp1a
+place-target-volumes       | cell1  | same resize_migrated off cmp1a shown  | same resize_finish on cmp1a hidden | post-migrating | pre-migrating | cmp2a  | cmp1a
+plug-target-ports          | cell1  | same resize_migrated off cmp1a shown  | same resize_finish on cmp1a hidden | post-migrating | pre-migrating | cmp2a  | cmp1a
+start-target-guest         | cell1  | same resize_migrated off cmp1a shown  | same resize_finish on cmp1a hidden | post-migrating | pre-migrating | cmp2a  | cmp1a
 # CP 11: the target is done
-finish-at-target         | cell1  | same resize_migrated off cmp1a shown  | resized - on cmp2a hidden          | post-migrating | finished      | cmp2a  | cmp1a
+finish-at-target           | cell1  | same resize_migrated off cmp1a shown  | resized - on cmp2a hidden          | post-migrating | finished      | cmp2a  | cmp1a
+carry-changes-over         | cell1  | same resize_migrated off cmp1a shown  | resized - on cmp2a hidden          | post-migrating | finished      | cmp2a  | cmp1a
+compare-records            | cell1  | same resize_migrated off cmp1a shown  | resized - on cmp2a hidden          | post-migrating | finished      | cmp2a  | cmp1a
 # CP 12: the switch
-show-target              | cell1  | same resize_migrated off cmp1a shown  | resized - on cmp2a shown           | post-migrating | finished      | cmp2a  | cmp1a
-point-mapping            | cell2  | same resize_migrated off cmp1a shown  | resized - on cmp2a shown           | post-migrating | finished      | cmp2a  | cmp1a
-hide-source              | cell2  | same resize_migrated off cmp1a hidden | resized - on cmp2a shown           | post-migrating | finished      | cmp2a  | cmp1a
-update-request-spec      | cell2  | same resize_migrated off cmp1a hidden | resized - on cmp2a shown           | post-migrating | finished      | cmp2a  | cmp1a
-close-source-events      | cell2  | same resize_migrated off cmp1a hidden | resized - on cmp2a shown           | post-migrating | finished      | cmp2a  | cmp1a
-close-target-events      | cell2  | same resize_migrated off cmp1a hidden | resized - on cmp2a shown           | post-migrating | finished      | cmp2a  | cmp1a
+show-target                | cell1  | same resize_migrated off cmp1a shown  | resized - on cmp2a shown           | post-migrating | finished      | cmp2a  | cmp1a
+point-mapping              | cell2  | same resize_migrated off cmp1a shown  | resized - on cmp2a shown           | post-migrating | finished      | cmp2a  | cmp1a
+hide-source                | cell2  | same resize_migrated off cmp1a hidden | resized - on cmp2a shown           | post-migrating | finished      | cmp2a  | cmp1a
+update-request-spec        | cell2  | same resize_migrated off cmp1a hidden | resized - on cmp2a shown           | post-migrating | finished      | cmp2a  | cmp1a
+close-source-events        | cell2  | same resize_migrated off cmp1a hidden | resized - on cmp2a shown           | post-migrating | finished      | cmp2a  | cmp1a
+close-target-events        | cell2  | same resize_migrated off cmp1a hidden | resized - on cmp2a shown           | post-migrating | finished      | cmp2a  | cmp1a
 """,
     "confirm": """
 # CP 13c: locked
 begin-confirm             | cell2  | same resize_migrated off cmp1a hidden | resized - on cmp2a shown | post-migrating | confirming | cmp2a  | cmp1a
+carry-history-over        | cell2  | same resize_migrated off cmp1a hidden | resized - on cmp2a shown | post-migrating | confirming | cmp2a  | cmp1a
 # CP 14c: the source is cleaned
 remove-source-disks       | cell2  | same resize_migrated off cmp1a hidden | resized - on cmp2a shown | post-migrating | confirming | cmp2a  | cmp1a
+remove-source-firmware    | cell2  | same resize_migrated off cmp1a hidden | resized - on cmp2a shown | post-migrating | confirming | cmp2a  | cmp1a
+delete-source-attachments | cell2  | same resize_migrated off cmp1a hidden | resized - on cmp2a shown | post-migrating | confirming | cmp2a  | cmp1a
 delete-source-bindings    | cell2  | same resize_migrated off cmp1a hidden | resized - on cmp2a shown | post-migrating | confirming | cmp2a  | cmp1a
 release-source-allocation | cell2  | same resize_migrated off cmp1a hidden | resized - on cmp2a shown | post-migrating | confirming | cmp2a  | -
 delete-source-records     | cell2  | -                                     | resized - on cmp2a shown | -              | confirming | cmp2a  | -
@@ -78,28 +96,41 @@ finish-confirm            | cell2  | -                                     | sam
 """,
     "revert": """
 # CP 13r: locked
-begin-revert             | cell2  | same resize_migrated off cmp1a hidden  | resized resize_reverting on cmp2a shown  | post-migrating | reverting | cmp2a  | cmp1a
-restore-request-spec     | cell2  | same resize_migrated off cmp1a hidden  | resized resize_reverting on cmp2a shown  | post-migrating | reverting | cmp2a  | cmp1a
-carry-history-home       | cell2  | same resize_migrated off cmp1a hidden  | resized resize_reverting on cmp2a shown  | post-migrating | reverting | cmp2a  | cmp1a
+begin-revert               | cell2  | same resize_migrated off cmp1a hidden  | resized resize_reverting on cmp2a shown  | post-migrating | reverting | cmp2a  | cmp1a
+restore-request-spec       | cell2  | same resize_migrated off cmp1a hidden  | resized resize_reverting on cmp2a shown  | post-migrating | reverting | cmp2a  | cmp1a
+carry-history-home         | cell2  | same resize_migrated off cmp1a hidden  | resized resize_reverting on cmp2a shown  | post-migrating | reverting | cmp2a  | cmp1a
 # CP 14r: the source's row is told; the guest stops
-carry-state-home         | cell2  | same resize_reverting off cmp1a hidden | resized resize_reverting on cmp2a shown  | reverting      | reverting | cmp2a  | cmp1a
-stop-target-guest        | cell2  | same resize_reverting off cmp1a hidden | resized resize_reverting on cmp2a shown  | reverting      | reverting | cmp2a  | cmp1a
-define-source-guest      | cell2  | same resize_reverting off cmp1a hidden | resized resize_reverting on cmp2a shown  | reverting      | reverting | cmp2a  | cmp1a
-forget-target-guest      | cell2  | same resize_reverting off cmp1a hidden | resized resize_reverting on cmp2a shown  | reverting      | reverting | cmp2a  | cmp1a
-unplug-target-ports      | cell2  | same resize_reverting off cmp1a hidden | resized resize_reverting on cmp2a shown  | reverting      | reverting | cmp2a  | cmp1a
-activate-source-bindings | cell2  | same resize_reverting off cmp1a hidden | resized resize_reverting on cmp2a shown  | reverting      | reverting | cmp2a  | cmp1a
+carry-state-home           | cell2  | same resize_reverting off cmp1a hidden | resized resize_reverting on cmp2a shown  | reverting      | reverting | cmp2a  | cmp1a
+reserve-source-attachments | cell2  | same resize_reverting off cmp1a hidden | resized resize_reverting on cmp2a shown  | reverting      | reverting | cmp2a  | cmp1a
+carry-volumes-home         | cell2  | same resize_reverting off cmp1a hidden | resized resize_reverting on cmp2a shown  | reverting      | reverting | cmp2a  | cmp1a
+reserve-target-attachments | cell2  | same resize_reverting off cmp1a hidden | resized resize_reverting on cmp2a shown  | reverting      | reverting | cmp2a  | cmp1a
+stop-target-guest          | cell2  | same resize_reverting off cmp1a hidden | resized resize_reverting on cmp2a shown  | reverting      | reverting | cmp2a  | cmp1a
+define-source-guest        | cell2  | same resize_reverting off cmp1a hidden | resized resize_reverting on cmp2a shown  | reverting      | reverting | cmp2a  | cmp1a
+forget-target-guest        | cell2  | same resize_reverting off cmp1a hidden | resized resize_reverting on cmp2a shown  | reverting      | reverting | cmp2a  | cmp1a
+unplug-target-ports        | cell2  | same resize_reverting off cmp1a hidden | resized resize_reverting on cmp2a shown  | reverting      | reverting | cmp2a  | cmp1a
+note-target-attachments    | cell2  | same resize_reverting off cmp1a hidden | resized resize_reverting on cmp2a shown  | reverting      | reverting | cmp2a  | cmp1a
+disconnect-target-volumes  | cell2  | same resize_reverting off cmp1a hidden | resized resize_reverting on cmp2a shown  | reverting      | reverting | cmp2a  | cmp1a
+release-target-attachments | cell2  | same resize_reverting off cmp1a hidden | resized resize_reverting on cmp2a shown  | reverting      | reverting | cmp2a  | cmp1a
+export-to-source           | cell2  | same resize_reverting off cmp1a hidden | resized resize_reverting on cmp2a shown  | reverting      | reverting | cmp2a  | cmp1a
+connect-source-volumes     | cell2  | same resize_reverting off cmp1a hidden | resized resize_reverting on cmp2a shown  | reverting      | reverting | cmp2a  | cmp1a
+store-source-connections   | cell2  | same resize_reverting off cmp1a hidden | resized resize_reverting on cmp2a shown  | reverting      | reverting | cmp2a  | cmp1a
+place-source-volumes       | cell2  | same resize_reverting off cmp1a hidden | resized resize_reverting on cmp2a shown  | reverting      | reverting | cmp2a  | cmp1a
+activate-source-bindings   | cell2  | same resize_reverting off cmp1a hidden | resized resize_reverting on cmp2a shown  | reverting      | reverting | cmp2a  | cmp1a
+carry-changes-home         | cell2  | same resize_reverting off cmp1a hidden | resized resize_reverting on cmp2a shown  | reverting      | reverting | cmp2a  | cmp1a
 # CP 14r: the switch home; the old guest starts
-show-source              | cell2  | same resize_reverting off cmp1a shown  | resized resize_reverting on cmp2a shown  | reverting      | reverting | cmp2a  | cmp1a
-point-mapping-home       | cell1  | same resize_reverting off cmp1a shown  | resized resize_reverting on cmp2a shown  | reverting      | reverting | cmp2a  | cmp1a
-hide-target              | cell1  | same resize_reverting off cmp1a shown  | resized resize_reverting on cmp2a hidden | reverting      | reverting | cmp2a  | cmp1a
-plug-source-ports        | cell1  | same resize_reverting off cmp1a shown  | resized resize_reverting on cmp2a hidden | reverting      | reverting | cmp2a  | cmp1a
-start-source-guest       | cell1  | same resize_reverting off cmp1a shown  | resized resize_reverting on cmp2a hidden | reverting      | reverting | cmp2a  | cmp1a
-return-allocation        | cell1  | same resize_reverting off cmp1a shown  | resized resize_reverting on cmp2a hidden | reverting      | reverting | cmp1a  | -
+show-source                | cell2  | same resize_reverting off cmp1a shown  | resized resize_reverting on cmp2a shown  | reverting      | reverting | cmp2a  | cmp1a
+point-mapping-home         | cell1  | same resize_reverting off cmp1a shown  | resized resize_reverting on cmp2a shown  | reverting      | reverting | cmp2a  | cmp1a
+hide-target                | cell1  | same resize_reverting off cmp1a shown  | resized resize_reverting on cmp2a hidden | reverting      | reverting | cmp2a  | cmp1a
+plug-source-ports          | cell1  | same resize_reverting off cmp1a shown  | resized resize_reverting on cmp2a hidden | reverting      | reverting | cmp2a  | cmp1a
+start-source-guest         | cell1  | same resize_reverting off cmp1a shown  | resized resize_reverting on cmp2a hidden | reverting      | reverting | cmp2a  | cmp1a
+return-allocation          | cell1  | same resize_reverting off cmp1a shown  | resized resize_reverting on cmp2a hidden | reverting      | reverting | cmp1a  | -
 # CP 16r: reverted; the target is cleaned
-finish-revert            | cell1  | same - on cmp1a shown                  | resized resize_reverting on cmp2a hidden | reverted       | reverting | cmp1a  | -
-remove-target-disks      | cell1  | same - on cmp1a shown                  | resized resize_reverting on cmp2a hidden | reverted       | reverting | cmp1a  | -
-delete-target-bindings   | cell1  | same - on cmp1a shown                  | resized resize_reverting on cmp2a hidden | reverted       | reverting | cmp1a  | -
-delete-target-records    | cell1  | same - on cmp1a shown                  | -                                        | reverted       | -         | cmp1a  | -
+finish-revert              | cell1  | same - on cmp1a shown                  | resized resize_reverting on cmp2a hidden | reverted       | reverting | cmp1a  | -
+remove-target-disks        | cell1  | same - on cmp1a shown                  | resized resize_reverting on cmp2a hidden | reverted       | reverting | cmp1a  | -
+remove-target-firmware     | cell1  | same - on cmp1a shown                  | resized resize_reverting on cmp2a hidden | reverted       | reverting | cmp1a  | -
+delete-target-bindings     | cell1  | same - on cmp1a shown                  | resized resize_reverting on cmp2a hidden | reverted       | reverting | cmp1a  | -
+delete-target-attachments  | cell1  | same - on cmp1a shown                  | resized resize_reverting on cmp2a hidden | reverted       | reverting | cmp1a  | -
+delete-target-records      | cell1  | same - on cmp1a shown                  | -                                        | reverted       | -         | cmp1a  | -
 """,
 }
 # fmt: on

@@ -109,6 +109,7 @@ def traces(server: str) -> list[str]:
     return [
         *_rows_left(server),
         *(f"Neutron has port {port} bound at {host}" for port, host in _bindings(server)),
+        *(f"Cinder has volume {volume} {status}" for volume, status in _volumes(server)),
         *(f"Placement has allocations of {consumer}" for consumer in _consumers(server)),
         *(trace for host in HYPERVISORS for trace in _traces_on(host, server)),
     ]
@@ -191,6 +192,14 @@ def _bindings(server: str) -> list[list[str]]:
         "api.neutron",
         "SELECT id, host FROM ports LEFT JOIN ml2_port_bindings ON port_id = id"
         f" WHERE device_id = '{server}' ORDER BY id, host",
+    )
+
+
+def _volumes(server: str) -> list[list[str]]:
+    return sql(
+        "api.cinder",
+        "SELECT volume_id, attach_status FROM volume_attachment"
+        f" WHERE instance_uuid = '{server}' AND deleted = 0 ORDER BY volume_id, attach_status",
     )
 
 

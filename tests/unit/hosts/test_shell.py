@@ -152,6 +152,16 @@ def test_without_a_bastion_a_host_is_reached_directly(sshd: Sshd) -> None:
     shells.close()
 
 
+def test_a_small_packet_does_not_wait_for_the_last_one(sshd: Sshd) -> None:
+    for bastion in ("", "bastion"):
+        shells = Shells(sshd.config, bastion)
+        shells.shell("host").run(["true"])
+        first = (shells._bastion or shells.shell("host")).transport().sock
+        assert isinstance(first, socket.socket)
+        assert first.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        shells.close()
+
+
 def test_an_unknown_host_key_is_refused(sshd: Sshd) -> None:
     sshd.known_hosts.write_text("")
     shells = Shells(sshd.config, "bastion")

@@ -9,7 +9,7 @@ from pathlib import Path
 import jinja2
 import pytest
 
-from cellmove.hosts import disks, switch
+from cellmove.hosts import connect, disks, firmware, iscsi, switch
 from cellmove.hosts.disks import Layout
 from cellmove.model import Port
 
@@ -21,8 +21,18 @@ PORT = Port("aaaaaaaa-bbcc-4ddd-8eee-ffffffffffff", "fa:16:3e:00:00:01", "cmp1a"
 HERE = LAYOUT.directory(SERVER)
 DISK, HALF = LAYOUT.disk(SERVER, "disk"), LAYOUT.half(SERVER, "disk")
 SOCKET = LAYOUT.socket(SERVER, "disk")
+NVRAM = f"{firmware.DIRECTORY}/instance-0000000a_VARS.fd"
+NFS = {"data": {"export": "192.0.2.1:/srv/volumes", "options": "-o vers=4.2"}}
+MOUNT_POINT = connect.mount_path("/var/lib/nova/mnt", NFS)
+TARGET: dict[str, object] = {
+    "target_portal": "192.0.2.1:3260",
+    "target_iqn": "iqn.2010-10.org.openstack:volume-1",
+    "target_lun": 300,
+}
+TARGET_6 = {**TARGET, "target_portal": "[2001:db8::1]:3260"}
 
 AS_NOVA = {
+    "make a mount point": connect.make_mount_point(MOUNT_POINT),
     "look for the directory": disks.exists(HERE),
     "list it": disks.listing(HERE),
     "read nova's note": disks.content(LAYOUT.info(SERVER)),
@@ -35,15 +45,43 @@ AS_NOVA = {
     "keep an image": disks.keep_whole(HALF, DISK),
     "delete the directory": disks.remove_directory(HERE),
     "serve a disk": disks.image_server(DISK, "qcow2", SOCKET, read_only=True),
+    "serve what is dirty": disks.image_server(
+        DISK, "qcow2", SOCKET, read_only=True, bitmap="cellmove-0123abcd-12"
+    ),
     "serve an image": disks.image_server(HALF, "raw", SOCKET, read_only=False),
 }
 AS_ROOT = {
+    "mount": connect.mount(NFS, MOUNT_POINT, "hard,timeo=600"),
+    "mount as it is": connect.mount({"data": {"export": "[2001:db8::1]:/"}}, MOUNT_POINT, ""),
+    "name the initiator": connect.initiator(),
+    "forget an iSCSI device": iscsi.forget_device(iscsi.EXAMPLE_PLACE),
+    **{f"iSCSI: {each.__name__}": each(TARGET) for each in iscsi.PRIVILEGED},
+    **{f"iSCSI over IPv6: {each.__name__}": each(TARGET_6) for each in iscsi.PRIVILEGED},
+    "delete a bitmap": disks.remove_bitmap(DISK, "cellmove-0123abcd-12"),
     "plug": switch.plug("br-int", SERVER, PORT),
     "unplug": switch.unplug("br-int", PORT),
     "list ports": switch.ports("br-int"),
     "look at a port": switch.attachment(PORT),
+    "look for a firmware's variables": firmware.exists(NVRAM),
+    "read them": firmware.content(NVRAM),
+    "write them": firmware.write(NVRAM),
+    "delete them": firmware.remove(NVRAM),
 }
 REFUSED = {
+    "a mount elsewhere": connect.mount(NFS, "/etc", ""),
+    "a mount whose files gain rights": (
+        *("/usr/bin/mount", "-t", "nfs", "-o", "nosuid,nodev,suid"),
+        *("192.0.2.1:/srv", MOUNT_POINT),
+    ),
+    "a mount of another kind": ("/usr/bin/mount", "--bind", "/etc", MOUNT_POINT),
+    "a disk of the host's own": iscsi.forget_device("/sys/devices/pci0000:00/0000:00:1f.2/ata1"),
+    "an iSCSI secret": (
+        *iscsi.record(TARGET),
+        "--op",
+        "update",
+        "-n",
+        "node.session.auth.password",
+    ),
     "a shell": ("/bin/sh", "-c", "id"),
     "another server's parent": disks.remove_directory("/var/lib/nova/instances"),
     "a way out": disks.remove_directory(f"{HERE}/../{OTHER}/.."),
@@ -54,11 +92,34 @@ REFUSED = {
     "a disk in place": ("/usr/bin/qemu-img", "create", "-q", "-f", "raw", DISK, "1"),
     "a backing file": ("/usr/bin/qemu-img", "create", "-q", "-f", "qcow2", "-b", "/x", HALF, "1"),
     "writing a whole disk": disks.image_server(DISK, "qcow2", SOCKET, read_only=False),
+    "another's bitmap": (
+        "/usr/bin/qemu-img",
+        "bitmap",
+        "--remove",
+        "-f",
+        "qcow2",
+        DISK,
+        "backup-1",
+    ),
+    "adding a bitmap": ("/usr/bin/qemu-img", "bitmap", "--add", DISK, "cellmove-0123abcd-1"),
     "another socket": disks.image_server(DISK, "qcow2", "/tmp/x.sock", read_only=True),
     "a TCP port": ("/usr/bin/qemu-nbd", "--port=10809", DISK),
     "another bridge": switch.unplug("br-ex", PORT),
     "a whole bridge": ("/usr/bin/ovs-vsctl", "--timeout=30", "del-br", "br-int"),
     "more than one change": (*switch.unplug("br-int", PORT), "--", "del-br", "br-int"),
+    "any file as a firmware's variables": (
+        "/usr/bin/install",
+        "--mode=0600",
+        "/dev/stdin",
+        "/etc/passwd",
+    ),
+    "a way out of the firmware's directory": (
+        "/usr/bin/base64",
+        "--wrap=0",
+        f"{firmware.DIRECTORY}/../x_VARS.fd",
+    ),
+    "a set-uid file": ("/usr/bin/install", "--mode=4755", "/dev/stdin", NVRAM),
+    "all of the firmware's directory": ("/usr/bin/rm", "-f", f"{firmware.DIRECTORY}/*"),
     "a patch port": (*switch.unplug("br-int", PORT)[:-1], "int-br-ex"),
 }
 
