@@ -10,10 +10,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cellmove.errors import Unreachable
+from cellmove.errors import Refused, Unreachable
 
 FORMAT = 1
 """Version of the tables and of the move's JSON; another one is refused, not guessed at."""
+
+SQLITE = b"SQLite format 3\0"
+"""How such a file begins, unless it is new."""
 
 METADATA = sa.MetaData()
 FORMATS = sa.Table("format", METADATA, sa.Column("version", sa.Integer, primary_key=True))
@@ -56,11 +59,32 @@ def default_path(environ: Mapping[str, str]) -> Path:
 
 
 def file_engine(path: Path) -> sa.Engine:
-    """SQLite on a local disk, for nobody else to read."""
+    """SQLite on a local disk, for nobody else to read.
+
+    Raises:
+        Refused: something else has this name; it was not touched.
+    """
+    _require_ours(path)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     path.chmod(0o600)
     return url_engine(sa.URL.create("sqlite", database=str(path)))
+
+
+def _require_ours(path: Path) -> None:
+    """A mistyped name must not cost a device or another file its mode, let alone its content."""
+    if not path.exists():
+        return
+    if path.is_file():
+        with path.open("rb") as file:
+            begins = file.read(len(SQLITE))
+        if begins in (b"", SQLITE):
+            return
+    raise Refused(
+        f"{path} cannot be the journal.",
+        "It is not a database." if path.is_file() else "It is not a file.",
+        "Name another file with --journal, or leave it away.",
+    )
 
 
 def url_engine(url: sa.URL | str) -> sa.Engine:

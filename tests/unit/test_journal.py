@@ -107,10 +107,21 @@ def test_a_journal_of_another_format_is_refused(path: Path) -> None:
 def test_a_file_that_is_no_journal_is_refused_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("These are not the events you are looking for. " * 100)
-    with pytest.raises(Unreachable) as unreachable:
+    path.chmod(0o644)
+    with pytest.raises(Refused) as refused:
         Journal(path)
-    assert "not a database" in unreachable.value.seen
+    assert "not a database" in refused.value.seen
     assert path.read_text().startswith("These are not")
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_device_or_pipe_of_that_name_is_refused_and_keeps_its_mode(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    path.chmod(0o666)
+    with pytest.raises(Refused, match="It is not a file"):
+        Journal(path)
+    assert path.stat().st_mode & 0o777 == 0o666
 
 
 def test_a_place_that_cannot_hold_a_journal_is_named(tmp_path: Path) -> None:
