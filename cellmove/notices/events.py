@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from cellmove.journal import Mark, Verb
-from cellmove.steps import confirm, guests, revert, source_cell, target_cell
+from cellmove.steps import confirm, revert, source_cell, target_cell
 
 Where = Literal["source", "target"]
 
@@ -62,7 +62,7 @@ EVENTS: Final[Mapping[Key, tuple[Event, ...]]] = {
     ("revert", revert.BeginRevert.name, Mark.DONE): (
         Event("instance.resize_revert.start", "conductor", "target"),
     ),
-    ("revert", guests.StopTargetGuest.name, Mark.BEGUN): (
+    ("revert", revert.CarryStateHome.name, Mark.DONE): (
         Event("instance.exists", "target", "target", "exists"),
     ),
     ("revert", revert.DeleteTargetRecords.name, Mark.DONE): (

@@ -145,5 +145,6 @@ def _wait_for_notes(server: str) -> None:
 def _last_copied(told: str) -> dict[str, float]:
     """Bytes of each disk that the last copy of it took."""
     units = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
-    found = re.findall(r"(disk[.a-z0-9]*): [^,]* of ([0-9.]+) (\w+)", told)
+    lines = r"^  (disk[.a-z0-9]*): [^,\n]* of ([0-9.]+) (\w+)"
+    found = re.findall(lines, told, re.MULTILINE)
     return {disk: float(amount) * units[unit] for disk, amount, unit in found}

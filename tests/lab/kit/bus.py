@@ -87,19 +87,39 @@ def url(bus: str, at: str = "") -> str:
 @contextmanager
 def forwarded(bus: str) -> Iterator[str]:
     """A URL of this virtual host for the conductor's side, which does not reach the broker."""
+    lines: list[threading.Thread] = []
+    ends: list[socket.socket] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
-        threading.Thread(target=_forward, args=(server, BROKERS[bus]), daemon=True).start()
+        waiter = threading.Thread(target=_forward, args=(server, BROKERS[bus], lines, ends))
+        waiter.start()
         yield url(bus, f"127.0.0.1:{server.getsockname()[1]}")
         server.shutdown(socket.SHUT_RDWR)
+        waiter.join()
+    for end in ends:
+        with suppress(OSError):  # one that hung up itself
+            end.shutdown(socket.SHUT_RDWR)
+    for line in lines:
+        line.join()
 
 
-def _forward(server: socket.socket, broker: str) -> None:
+def _forward(
+    server: socket.socket, broker: str, lines: list[threading.Thread], ends: list[socket.socket]
+) -> None:
     with suppress(OSError), namespace(SERVICES):  # ends with the listening socket
         while True:
             near, _ = server.accept()
             far = socket.create_connection((broker, 5672))
-            for one, other in ((near, far), (far, near)):
-                threading.Thread(target=_pump, args=(one, other), daemon=True).start()
+            ends += [near, far]
+            lines.append(threading.Thread(target=_connect, args=(near, far)))
+            lines[-1].start()
+
+
+def _connect(near: socket.socket, far: socket.socket) -> None:
+    with near, far:
+        back = threading.Thread(target=_pump, args=(far, near))
+        back.start()
+        _pump(near, far)
+        back.join()
 
 
 def _pump(one: socket.socket, other: socket.socket) -> None:
