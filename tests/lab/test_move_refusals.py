@@ -24,6 +24,7 @@ VOLUME = {
     "delete_on_termination": True,
 }
 OF_FLAVOR_E1 = {"A root disk never shrinks.", "A first ephemeral disk is not made yet."}
+ELSEWHERE = ("--to-cell", "cell2")
 OF_THE_PLAIN = {
     "a host of its own cell": (("--to-host", "cmp1a"), "Host cmp1a cannot be the target."),
     "an unknown host": (("--to-host", "nowhere"), "nova knows no host 'nowhere'."),
@@ -31,9 +32,13 @@ OF_THE_PLAIN = {
         ("--to-host", TARGET, "--to-cell", "cell1"),
         f"Host {TARGET} is not in cell cell1.",
     ),
-    "an unknown flavor": (("--flavor", "none"), "There is no flavor 'none'."),
-    "the flavor that it has": (("--flavor", "c2"), "The server has flavor 'c2' already."),
-    "a smaller root disk": (("--flavor", "c1"), "A root disk never shrinks."),
+    "an unknown flavor": ((*ELSEWHERE, "--flavor", "none"), "There is no flavor 'none'."),
+    "the flavor that it has": (
+        (*ELSEWHERE, "--flavor", "c2"),
+        "The server has flavor 'c2' already.",
+    ),
+    "a smaller root disk": ((*ELSEWHERE, "--flavor", "c1"), "A root disk never shrinks."),
+    "no cell, where its own is best": ((), "The best host for the server is cmp1a, in its own"),
 }
 
 
@@ -93,7 +98,8 @@ def test_all_reasons_are_named_at_once(plain: str, cellmove: Cellmove) -> None:
 @pytest.mark.parametrize("case", OF_THE_PLAIN)
 def test_a_wish_that_cannot_be_is_refused(case: str, plain: str, cellmove: Cellmove) -> None:
     wish, what = OF_THE_PLAIN[case]
-    assert refused(cellmove, "resize", plain, *wish) == [what]
+    (told,) = refused(cellmove, "resize", plain, *wish)
+    assert told.startswith(what)
 
 
 @pytest.mark.usefixtures("before")
@@ -131,6 +137,6 @@ def test_an_unknown_server_is_refused(cellmove: Cellmove) -> None:
 def test_no_refusal_has_touched_anything(
     before: dict[str, str], plain: str, laden: str, cellmove: Cellmove
 ) -> None:
-    refused(cellmove, "resize", laden, "--to-host", TARGET)
+    refused(cellmove, "resize", laden, "--flavor", "c1", "--to-host", TARGET)
     refused(cellmove, "confirm", plain, "--yes")
     assert everything() == before
