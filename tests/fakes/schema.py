@@ -289,11 +289,11 @@ def _define_api_groups() -> None:
 
 def _define_api_quotas() -> None:
     for name, whose in (
-        ("quotas", "project_id"),
-        ("quota_classes", "class_name"),
-        ("project_user_quotas", "user_id! project_id!"),
+        ("quotas", "project_id resource!"),
+        ("quota_classes", "class_name resource"),
+        ("project_user_quotas", "user_id! project_id! resource!"),
     ):
-        _api(name, [*_texts(f"{whose} resource!"), *_ints("hard_limit")])
+        _api(name, [*_texts(whose), *_ints("hard_limit")])
 
 
 for _define in (
