@@ -135,7 +135,7 @@ def farewell() -> None:
     chapter("The lab is still up")
     console.print(
         "lab/cellmove moves               what was done; `lab/cellmove show MOVE`: step by step\n"
-        "lab/cellmove resize demo         move it back: the other cell is found by itself\n"
+        "lab/cellmove resize demo --to-cell cell1   move it back (confirm it first)\n"
         "lab/openstack server list        nova's own view\n"
         "lab/enter cmp2a virsh list       inside a hypervisor\n"
         "lab/sql cell2 nova_cell2         a cell's database\n"
