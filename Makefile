@@ -10,7 +10,7 @@ INSTALLED := .venv/installed
 PYTHON ?= python3
 # What the virtual environment is built with, and what the unit tests run: real programs.
 BUILD_PACKAGES := python3-venv python3-dev gcc pkg-config libvirt-dev make
-TEST_PACKAGES := qemu-utils openssh-server openssh-client sudo
+TEST_PACKAGES := qemu-utils openssh-server openssh-client postgresql-15 sudo
 MEASURED := $(wildcard benchmarks/*.py)
 
 .PHONY: help venv demo test static unit lab-test lint format types floors bench clean
