@@ -17,6 +17,7 @@ from cellmove.dbcopy.database import Database
 from cellmove.errors import Refused
 from cellmove.hosts.connect import Storage
 from cellmove.hosts.reach import RemoteHosts
+from cellmove.hosts.transfer import Pace
 from cellmove.model import Transfer
 from cellmove.policy import Policy, PolicyFile
 from cellmove.services import cinder
@@ -72,8 +73,8 @@ def cells_of(config: Config, url: sa.URL, mapped: list[MappedCell]) -> dict[str,
     return cells
 
 
-def hosts_of(config: Config, cells: Mapping[str, Database]) -> RemoteHosts:
-    """The hypervisors; none is reached yet.
+def hosts_of(config: Config, cells: Mapping[str, Database], bwlimit: int = 0) -> RemoteHosts:
+    """The hypervisors; none is reached yet. `bwlimit`: bytes a second of each copy; 0: no limit.
 
     Raises:
         Unreachable: the SSH configuration cannot be read.
@@ -88,6 +89,7 @@ def hosts_of(config: Config, cells: Mapping[str, Database]) -> RemoteHosts:
             config.nova.nfs_mount_options,
             partial(storage_address, config, cells),
         ),
+        pace=Pace(bwlimit),
     )
 
 
@@ -115,11 +117,16 @@ def signed_in(config: Config, request_id: str) -> Session:
 
 @contextmanager
 def open_cloud(
-    config: Config, *, request_id: str, progress: Callable[[Transfer], None]
+    config: Config,
+    *,
+    request_id: str,
+    progress: Callable[[Transfer], None],
+    bwlimit: int = 0,
 ) -> Iterator[OpenCloud]:
     """Everything the configuration leads to, until the block ends. No hypervisor is reached yet.
 
     `request_id`: `req-<uuid>`, the same in every service's log. `progress` is told of copies.
+    `bwlimit`: bytes a second of each copy of a disk; 0: as fast as it can.
 
     Raises:
         Refused: something is not configured, or does not let us in.
@@ -135,7 +142,7 @@ def open_cloud(
         for cell in cells.values():
             stack.callback(cell.close)
         session = signed_in(config, request_id)
-        hosts = stack.enter_context(hosts_of(config, cells))
+        hosts = stack.enter_context(hosts_of(config, cells, bwlimit))
         cloud = Cloud(
             api=api,
             cells=cells,

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import click
 
-from cellmove.cli.options import Group, Options
+from cellmove.cli.options import Group, Options, bwlimit
 from cellmove.errors import CellmoveError, Exit, Usage
 
 EXIT_CODES = """\b
@@ -58,6 +58,7 @@ _servers = click.argument("servers", metavar="SERVER...", nargs=-1, required=Tru
 @click.option("--to-host", metavar="HOST", help="Target hypervisor; else the best ones.")
 @click.option("--to-cell", metavar="CELL", help="Target cell, by name or UUID; else any.")
 @click.option("--cold", is_flag=True, help="Copy no disk while the guest runs.")
+@bwlimit
 @click.option(
     "--on-failure",
     type=click.Choice(["undo", "stop"]),
@@ -154,6 +155,7 @@ def compare(options: Options, /, *, server: str) -> Exit:
 
 @cellmove.command()
 @click.argument("move", required=False)
+@bwlimit
 @pass_options
 def resume(options: Options, /, *, move: str | None) -> Exit:
     """Go on with a move that failed or was stopped.

@@ -85,8 +85,10 @@ class Desk:
         """The cloud; every service's log will bear the request id, a new one if none is given."""
         require_database(self.config, os.environ)
         request_id = request_id or f"req-{uuid.uuid4()}"
-        progress = self.display.transfer
-        with open_cloud(self.config, request_id=request_id, progress=progress) as opened:
+        progress, bwlimit = self.display.transfer, self._options.bwlimit
+        with open_cloud(
+            self.config, request_id=request_id, progress=progress, bwlimit=bwlimit
+        ) as opened:
             yield opened
 
     def actor(self, opened: OpenCloud) -> Actor:

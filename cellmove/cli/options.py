@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from cellmove.cli.rate import rate
+
 
 @dataclass(slots=True)
 class Options:
@@ -18,6 +20,8 @@ class Options:
     as_json: bool = False
     debug: bool = False
     quiet: bool = False
+    bwlimit: int = 0
+    """Bytes a second of each copy of a disk, at most; 0: as fast as it can."""
 
 
 def shared(*, shown: bool) -> list[click.Option]:
@@ -54,6 +58,16 @@ def _keep(context: click.Context, option: click.Parameter, value: object) -> Non
     """Once said, it holds: the same option of the group does not undo that of the command."""
     if value and option.name:
         setattr(context.find_object(Options) or context.ensure_object(Options), option.name, value)
+
+
+bwlimit = click.option(
+    "--bwlimit",
+    metavar="RATE",
+    type=rate,
+    callback=_keep,
+    expose_value=False,
+    help="Copy disks no faster than this, e.g. 30M (bytes a second).",
+)
 
 
 class Command(click.Command):

@@ -12,7 +12,7 @@ from cellmove.hosts.disks import Layout
 from cellmove.hosts.hypervisor import RemoteHypervisor
 from cellmove.hosts.precopy import Precopy
 from cellmove.hosts.shell import Shells
-from cellmove.hosts.transfer import End, Masters, carry, configuration
+from cellmove.hosts.transfer import UNHELD, End, Masters, Pace, carry, configuration
 from cellmove.model import Disk, Move, Transfer
 
 
@@ -28,13 +28,15 @@ class RemoteHosts:
         instances_path: str = "/var/lib/nova/instances",
         bridge: str = "br-int",
         storage: Storage = STORAGE,
+        pace: Pace = UNHELD,
     ) -> None:
         """Nothing is opened yet.
 
         `ssh_config`: path of the user's SSH configuration. `bastion`: the bastion's name in it;
         empty: hosts are reached directly. `address`: what a host is called there, made of `{name}`
         (`services.host`). `instances_path`: nova's, the same on all hosts. `bridge`: Open
-        vSwitch's integration bridge. `storage`: what nova-compute is told of volumes.
+        vSwitch's integration bridge. `storage`: what nova-compute is told of volumes. `pace`: of a
+        disk's copy.
 
         Raises:
             Unreachable: the SSH configuration cannot be read, or `address` is no such template.
@@ -46,6 +48,7 @@ class RemoteHosts:
         self._layout = Layout(instances_path)
         self._bridge = bridge
         self._storage = storage
+        self._pace = pace
         self._hypervisors: dict[str, RemoteHypervisor] = {}
 
     def __enter__(self) -> Self:
@@ -102,6 +105,7 @@ class RemoteHosts:
                 target.writing_end(move.server, disk),
                 self._configuration,
                 lambda done, total: progress(Transfer(disk.name, done, total)),
+                self._pace,
             )
         target.finish_disk(move.server, disk)
 
@@ -123,7 +127,8 @@ class RemoteHosts:
         self._masters.keep(addresses, self._configuration)
 
         def copy(disk: Disk, end: End, told: Callable[[int, int], None]) -> None:
-            carry(end, target.writing_end(move.server, disk), self._configuration, told)
+            to = target.writing_end(move.server, disk)
+            carry(end, to, self._configuration, told, self._pace)
 
         def begin_anew() -> None:
             for disk in warm:

@@ -1,14 +1,15 @@
 """The program on both ends of a disk's way: fed to `python3 -c`, for Python 3.6 and later.
 
-    send STALL_SECONDS EXPORT BITMAP SOCKET SERVER...
-    receive STALL_SECONDS EXPORT BITMAP SOCKET SERVER...
+    send STALL_SECONDS LIMIT EXPORT BITMAP SOCKET SERVER...
+    receive STALL_SECONDS LIMIT EXPORT BITMAP SOCKET SERVER...
 
 `send` reads a disk and writes the stream to standard output; `receive` writes the stream from
-standard input to a disk. EXPORT is the disk's name at its server, most often none. With a BITMAP
-only what that dirty bitmap names is sent, and the receiver's disk is changed there and nowhere
-else. SERVER is the command of a qemu-nbd that serves the disk at SOCKET to one client and ends
-when that hangs up: whatever happens to us, nothing stays behind. Without SERVER somebody else's
-is there already: that of a running guest's backup.
+standard input to a disk. LIMIT is how many bytes a second are sent at most; 0: as many as can be.
+EXPORT is the disk's name at its server, most often none. With a BITMAP only what that dirty bitmap
+names is sent, and the receiver's disk is changed there and nowhere else. SERVER is the command of a
+qemu-nbd that serves the disk at SOCKET to one client and ends when that hangs up: whatever happens
+to us, nothing stays behind. Without SERVER somebody else's is there already: that of a running
+guest's backup.
 
 Both ends say on standard error how far they are and, last, the hash of the content:
 `cellmove-total N`, `cellmove-done N`, `cellmove-verified N`, `cellmove-hash HEX`.
@@ -310,6 +311,23 @@ class Meter:
         tell(self._word, self._done)
 
 
+class Pace:
+    """Holds a sender to so many bytes a second; 0: it is not held."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._due = 0.0
+        """When all that was sent so far would have been sent at just that rate."""
+
+    def sent(self, count: int) -> None:
+        """Wait until this much more may have been sent; time not used is not saved up."""
+        if not self._limit:
+            return
+        now = time.monotonic()
+        self._due = max(self._due, now) + count / self._limit
+        time.sleep(self._due - now)
+
+
 def tell(word: str, value: object) -> None:
     """One line for the other side of the SSH connection."""
     sys.stderr.write(f"cellmove-{word} {value}\n")
@@ -331,9 +349,9 @@ def runs(block: bytearray) -> Iterator[Tuple[int, int]]:
         yield start, len(block)
 
 
-def send(disk: Disk, out: BinaryIO, stall_seconds: int) -> None:
+def send(disk: Disk, out: BinaryIO, stall_seconds: int, limit: int) -> None:
     """Write the disk's content to a stream: all of it, or what its bitmap names."""
-    content, meter = Content(), Meter("done", stall_seconds)
+    content, meter, pace = Content(), Meter("done", stall_seconds), Pace(limit)
     is_part, parts = disk.is_part, disk.dirty_parts() if disk.is_part else disk.data_parts()
     tell("total", sum(length for _, length in parts))
     out.write(MAGIC + HEAD.pack(disk.size, is_part))
@@ -346,6 +364,7 @@ def send(disk: Disk, out: BinaryIO, stall_seconds: int) -> None:
             end = stop
             out.write(FRAME.pack(offset + start, stop - start))
             out.write(memoryview(block)[start:stop])
+            pace.sent(stop - start)
         if is_part and end < len(block):
             out.write(FRAME.pack(ZERO | (offset + end), len(block) - end))
         if meter.moved(len(block)):
@@ -473,16 +492,16 @@ def end_with_input() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def run(role: str, stall_seconds: int, export: str, bitmap: str, server: List[str]) -> None:
+def run(role: str, stall_seconds: int, limit: int, where: List[str]) -> None:
     """One end's whole work."""
-    path, command = server[0], server[1:]
+    export, bitmap, path, *command = where
     if command:
         disk, child = serve(path, command, export, bitmap)
     else:
         disk = Disk(path, SERVER_SECONDS, export, bitmap)
     if role == "send":
         end_with_input()  # Not earlier: a server that never had a client would not end.
-        send(disk, sys.stdout.buffer, stall_seconds)
+        send(disk, sys.stdout.buffer, stall_seconds, limit)
     else:
         receive(disk, sys.stdin.buffer, stall_seconds)
     signal.alarm(0)
@@ -492,9 +511,9 @@ def run(role: str, stall_seconds: int, export: str, bitmap: str, server: List[st
 
 
 def main(arguments: List[str]) -> int:
-    role, stall_seconds, export, bitmap, *server = arguments
+    role, stall_seconds, limit, *where = arguments
     try:
-        run(role, int(stall_seconds), export, bitmap, server)
+        run(role, int(stall_seconds), int(limit), where)
     except (StreamError, OSError, subprocess.TimeoutExpired) as error:
         sys.stderr.write(f"{role}: {error}\n")
         return 1

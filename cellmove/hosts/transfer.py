@@ -44,6 +44,19 @@ class End:
     """Only what this dirty bitmap names is read; nothing: the whole disk."""
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast and how slowly a copy may go."""
+
+    limit_bytes_per_second: int = 0
+    """0: as fast as it can."""
+    stall_seconds: int = STALL_SECONDS
+    """How long nothing may move before the copy is given up."""
+
+
+UNHELD: Final = Pace()
+
+
 @dataclass(slots=True)
 class _Process:
     """One running `ssh`, and what it has said so far."""
@@ -172,7 +185,7 @@ def carry(
     target: End,
     ssh_config: str,
     progress: Callable[[int, int], None],
-    stall_seconds: int = STALL_SECONDS,
+    pace: Pace = UNHELD,
 ) -> str:
     """Copy a disk's content; `progress` hears done and total bytes. Answers the content's hash.
 
@@ -181,8 +194,8 @@ def carry(
     Raises:
         StepFailed: an end failed, nothing moved for too long, or the hashes differ.
     """
-    with _written(ssh_config) as path, _both(source, target, path, stall_seconds) as (near, far):
-        _follow(near, far, progress, stall_seconds)
+    with _written(ssh_config) as path, _both(source, target, path, pace) as (near, far):
+        _follow(near, far, progress, pace.stall_seconds)
         for process in (near, far):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.popen.wait(_END_SECONDS)
@@ -224,7 +237,7 @@ def _follow(
 
 @contextlib.contextmanager
 def _both(
-    source: End, target: End, config_path: str, stall_seconds: int
+    source: End, target: End, config_path: str, pace: Pace
 ) -> Iterator[tuple[_Process, _Process]]:
     """The two `ssh` processes: they run while the block does, and no longer."""
     with contextlib.ExitStack() as stack:
@@ -232,7 +245,7 @@ def _both(
         near = _Process(
             source.host,
             subprocess.Popen(
-                _ssh(source, "send", config_path, stall_seconds),
+                _ssh(source, "send", config_path, pace),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -244,7 +257,7 @@ def _both(
         far = _Process(
             target.host,
             subprocess.Popen(
-                _ssh(target, "receive", config_path, stall_seconds),
+                _ssh(target, "receive", config_path, pace),
                 stdin=near.popen.stdout,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -256,9 +269,10 @@ def _both(
         yield near, far
 
 
-def _ssh(end: End, role: str, config_path: str, stall_seconds: int) -> list[str]:
-    stall, where = str(stall_seconds), (end.export, end.bitmap, end.socket)
-    far = far_program("stream.py", role, stall, *where, *end.server)
+def _ssh(end: End, role: str, config_path: str, pace: Pace) -> list[str]:
+    how = str(pace.stall_seconds), str(pace.limit_bytes_per_second)
+    where = end.export, end.bitmap, end.socket
+    far = far_program("stream.py", role, *how, *where, *end.server)
     return ["ssh", "-F", config_path, "-T", "-e", "none", end.host, "--", shlex.join(far)]
 
 

@@ -44,7 +44,7 @@ class Ends:
     def _command(self, role: str, image: Path, image_format: str) -> list[str]:
         where = self.socket(role)
         far = server(image, image_format, where, read_only=role == "send")
-        return list(far_program("stream.py", role, "20", "", "", str(where), *far))
+        return list(far_program("stream.py", role, "20", "0", "", "", str(where), *far))
 
 
 @pytest.fixture(scope="session")
@@ -126,7 +126,7 @@ def dirtied(directory: Path) -> tuple[Path, list[str]]:
     socket_ = directory / "part.sock"
     far = server(source, "qcow2", socket_, read_only=True)
     far.insert(-1, "--bitmap=b")
-    return source, list(far_program("stream.py", "send", "20", "", "b", str(socket_), *far))
+    return source, list(far_program("stream.py", "send", "20", "0", "", "b", str(socket_), *far))
 
 
 @pytest.mark.parametrize("target_format", ["qcow2", "raw"])
@@ -165,7 +165,7 @@ def test_a_bitmap_that_the_disk_does_not_have_is_an_error(tmp_path: Path) -> Non
     source = overlay(tmp_path)
     socket_ = tmp_path / "s"
     far = server(source, "qcow2", socket_, read_only=True)
-    done = sent(list(far_program("stream.py", "send", "20", "", "b", str(socket_), *far)))
+    done = sent(list(far_program("stream.py", "send", "20", "0", "", "b", str(socket_), *far)))
 
     assert done.returncode == 1
     assert b"does not tell of qemu:dirty-bitmap:b" in done.stderr
@@ -181,12 +181,12 @@ def test_a_server_that_is_there_already_is_read_by_the_disks_name_and_left_alone
         wait_for_server(tmp_path)
         while not socket_.exists():
             time.sleep(0.02)
-        read = sent(list(far_program("stream.py", "send", "20", "disk", "", str(socket_))))
+        read = sent(list(far_program("stream.py", "send", "20", "0", "disk", "", str(socket_))))
         assert guest.poll() is None
         assert socket_.exists()
         guest.terminate()
     writes = server(target, "raw", tmp_path / "t.sock", read_only=False)
-    into = far_program("stream.py", "receive", "20", "", "", str(tmp_path / "t.sock"), *writes)
+    into = far_program("stream.py", "receive", "20", "0", "", "", str(tmp_path / "t.sock"), *writes)
 
     assert received(list(into), read.stdout).returncode == 0
     assert same_content(source, target)
@@ -214,6 +214,28 @@ def test_zeros_do_not_travel(tmp_path: Path) -> None:
 
     assert [frame for frame in offsets(read.stdout) if frame[1]][:-1] == [(200 * MIB, 65536)]
     assert fact(read, "done") == fact(read, "total")
+
+
+def test_a_limit_is_kept_to_and_time_not_used_is_not_saved_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, slept = [100.0], []
+
+    def sleep(seconds: float) -> None:
+        slept.append(round(seconds, 3))
+        now[0] += seconds
+
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "sleep", sleep)
+    pace = stream.Pace(4 * MIB)
+
+    pace.sent(MIB)
+    now[0] += 0.1  # Reading the next block: its time counts.
+    pace.sent(MIB)
+    now[0] += 60
+    pace.sent(MIB)
+
+    assert slept == [0.25, 0.25, 0.25]
 
 
 def test_an_empty_disk_is_a_disk(tmp_path: Path) -> None:

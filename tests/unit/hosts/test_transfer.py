@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cellmove.errors import StepFailed
-from cellmove.hosts.transfer import End, Masters, carry, configuration
+from cellmove.hosts.transfer import End, Masters, Pace, carry, configuration
 from tests.unit.hosts.conftest import Sshd, ends_soon
 from tests.unit.hosts.images import MIB, edit, make, overlay, same_content, server
 from tests.unit.hosts.test_stream import big, servers, wait_for_server
@@ -87,9 +87,26 @@ def test_a_copy_that_does_not_move_is_given_up(sshd: Sshd, tmp_path: Path) -> No
     target = end("two", make(tmp_path / "target", "qcow2", MIB), "qcow2", read_only=False)
 
     with pytest.raises(StepFailed, match="does not move"):
-        carry(source, target, configuration(sshd.config, "bastion"), nobody, stall_seconds=2)
+        carry(source, target, configuration(sshd.config, "bastion"), nobody, Pace(stall_seconds=2))
 
     assert all(ends_soon(pid) for pid in servers(tmp_path))
+
+
+def test_a_copy_is_not_faster_than_its_limit_and_arrives_whole(sshd: Sshd, tmp_path: Path) -> None:
+    source, target = big(tmp_path), make(tmp_path / "target", "raw", 64 * MIB)
+    config, heard = configuration(sshd.config, "bastion"), []
+    began = time.monotonic()
+
+    carry(
+        end("one", source, "raw", read_only=True),
+        end("two", target, "raw", read_only=False),
+        config,
+        lambda done, _total: heard.append(done),
+        Pace(limit_bytes_per_second=32 * MIB),
+    )
+
+    assert same_content(source, target)
+    assert time.monotonic() - began >= heard[-1] / (32 * MIB)
 
 
 def test_a_watcher_that_raises_ends_both_ends(sshd: Sshd, tmp_path: Path) -> None:
