@@ -16,6 +16,7 @@ from cellmove.journal import Entry, Verb
 from cellmove.model import Move
 from cellmove.opening import OpenCloud
 from cellmove.plan import plan
+from cellmove.report.downtime import downtime_seconds
 from cellmove.report.moves import place
 from cellmove.report.outcomes import Outcome, Outcomes
 from cellmove.report.plans import Plan, Plans
@@ -118,9 +119,10 @@ class Doing:
             number = self.desk.journal.open_move(taken.verb, taken.move)
             entry = self.desk.journal.entry(str(number))
             conduct(self.desk, opened, entry, interrupts, take_back=self.take_back)
+            down = downtime_seconds(self.desk.journal.entry(str(number)))
         except CellmoveError as error:
             return replace(taken, number=number, error=error)
-        return replace(taken, number=number)
+        return replace(taken, number=number, downtime_seconds=down)
 
 
 def conduct(

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from cellmove import check as checks
+from cellmove.cli.asked import servers_of
 from cellmove.cli.desk import Desk
 from cellmove.cli.doing import Doing, conduct
 from cellmove.cli.options import Options
+from cellmove.cli.planning import Wish, explaining, from_file, look, only_of
+from cellmove.cli.samecell import REFUSE, by_nova, within_cell
 from cellmove.errors import Exit, Refused, Usage
-from cellmove.intake import copies, intake_confirm, intake_resize, intake_revert
+from cellmove.intake import copies, intake_confirm, intake_resize, intake_revert, planfile
 from cellmove.intake.listing import listing
 from cellmove.intake.resize import MOST_HOSTS
 from cellmove.journal import Entry, State, Verb
@@ -18,6 +23,7 @@ from cellmove.model import Move
 from cellmove.opening import OpenCloud
 from cellmove.plan import plan
 from cellmove.report.checks import Checked, CheckedServer
+from cellmove.report.downtime import downtime_seconds
 from cellmove.report.history import Moves, Shown
 from cellmove.report.moves import next_commands
 from cellmove.report.outcomes import Outcome, Outcomes, TakenBack
@@ -26,35 +32,42 @@ from cellmove.report.servers import Comparison, Servers
 
 def resize(
     options: Options,
-    server: str,
+    asked: Sequence[str],
     *,
-    flavor: str | None,
-    to_host: str | None,
-    to_cell: str | None,
-    cold: bool,
+    wish: Wish,
     on_failure: str,
     dry_run: bool,
+    explain: bool,
+    out: str | None,
+    planned: str | None,
+    same_cell: str,
 ) -> Exit:
-    """Move a server to VERIFY_RESIZE in another cell."""
+    """Move servers to VERIFY_RESIZE in another cell."""
     desk = Desk(options)
-
-    def intake(opened: OpenCloud, asked: str, without: Collection[str]) -> Move:
-        return intake_resize(
-            opened.cloud,
-            asked,
-            flavor=flavor,
-            to_host=to_host,
-            to_cell=to_cell,
-            actor=desk.actor(opened),
-            request_id=opened.request_id,
-            cold=cold,
-            without=without,
-        )
-
     take_back = on_failure == "undo"
-    hosts = MOST_HOSTS if take_back and not to_host else 1
-    doing = Doing(desk, "resize", intake, take_back=take_back, hosts=hosts, dry_run=dry_run)
-    return doing.carry_out([server])
+    if planned is not None:
+        frozen = planfile.read(Path(planned))
+        servers, take_in, hosts = only_of(frozen, asked), from_file(desk, frozen), 1
+    else:
+        servers, take_in = servers_of(asked), wish.taker(desk)
+        hosts = MOST_HOSTS if take_back and not wish.to_host else 1
+    if len(servers) != 1 and (out or same_cell != REFUSE):
+        option = "--out" if out else "--same-cell"
+        raise Usage(f"{option} takes one server.", f"{len(servers)} were named.", "Name one.")
+    if out:
+        planfile.vacant(Path(out))
+    intake = explaining(take_in, explain=explain)
+    try:
+        if dry_run:
+            place = Path(out) if out else None
+            return look(desk, take_in, servers, wish=wish, explain=explain, out=place)
+        doing = Doing(desk, "resize", intake, take_back=take_back, hosts=hosts)
+        return doing.carry_out(servers)
+    except Refused as error:
+        found = within_cell(error)
+        if same_cell == REFUSE or found is None:
+            raise
+        return by_nova(desk, servers[0], wish, found, dry_run=dry_run)
 
 
 def end(options: Options, verb: Verb, servers: Sequence[str], *, dry_run: bool, yes: bool) -> Exit:
@@ -72,7 +85,7 @@ def end(options: Options, verb: Verb, servers: Sequence[str], *, dry_run: bool, 
     def intake(opened: OpenCloud, asked: str, _without: Collection[str]) -> Move:
         return take_in(opened.cloud, asked, actor=desk.actor(opened), request_id=opened.request_id)
 
-    return Doing(desk, verb, intake, asks=asks, dry_run=dry_run).carry_out(servers)
+    return Doing(desk, verb, intake, asks=asks, dry_run=dry_run).carry_out(servers_of(servers))
 
 
 def resume(options: Options, key: str | None) -> Exit:
@@ -90,7 +103,8 @@ def resume(options: Options, key: str | None) -> Exit:
     outcome = Outcome(entry.verb, entry.move.server, entry.move, entry.number)
     with desk.cloud(entry.move.request_id) as opened, desk.interrupts() as interrupts:
         conduct(desk, opened, entry, interrupts, take_back=False)
-    return desk.answer(Outcomes("resume", [outcome]))
+    down = downtime_seconds(desk.journal.entry(entry.move.id))
+    return desk.answer(Outcomes("resume", [replace(outcome, downtime_seconds=down)]))
 
 
 def undo(options: Options, key: str) -> Exit:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from cellmove.journal import Entry, Mark
 from cellmove.report.base import Document, duration, table
+from cellmove.report.downtime import downtime_seconds
 from cellmove.report.moves import (
     entry_document,
     move_facts,
@@ -129,6 +130,8 @@ class Shown:
         about.add_row("request id", entry.move.request_id)
         about.add_row("begun", f"{_moment(entry.created_at)} UTC")
         about.add_row("state", Text(*state_text(entry.state)))
+        if (down := downtime_seconds(entry)) is not None:
+            about.add_row("downtime", f"{duration(down)}, and the guest's own boot")
         console.print(about)
         console.print()
         steps = table("#", "step", "state", "begun (UTC)", "took", "note")

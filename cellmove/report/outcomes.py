@@ -11,7 +11,7 @@ from rich.text import Text
 from cellmove.errors import CellmoveError, Exit
 from cellmove.journal import Entry, Verb
 from cellmove.model import Move
-from cellmove.report.base import Document
+from cellmove.report.base import Document, duration
 from cellmove.report.failures import error_document
 from cellmove.report.moves import after_verb, arrived, entry_document, where
 
@@ -26,6 +26,8 @@ class Outcome:
     move: Move | None = None
     number: int | None = None
     error: CellmoveError | None = None
+    downtime_seconds: float | None = None
+    """How long the guest was kept off; None: it was not, or it did not get that far."""
 
     @property
     def exit_code(self) -> Exit:
@@ -45,6 +47,7 @@ class Outcome:
             "host": host.name if host else None,
             "cell": host.cell.name if host else None,
             "flavor": flavor.name if flavor else None,
+            "downtime_seconds": self.downtime_seconds,
             "next": [] if self.error else after_verb(self.verb, self.asked),
             "error": error_document(self.error) if self.error else None,
         }
@@ -55,6 +58,9 @@ class Outcome:
             console.print(Text(f"{self.asked}: ", style="bold red"), Text(str(self.error)), sep="")
         elif self.move:
             console.print(arrived(self.verb, self.move))
+            if self.downtime_seconds is not None:
+                off = duration(self.downtime_seconds)
+                console.print(f"Its guest was off for {off}, and then booted.")
             print_next(console, after_verb(self.verb, self.asked))
 
 

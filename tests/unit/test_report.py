@@ -25,6 +25,7 @@ from cellmove.progress import Alive, Display, Guarded, Lines, Quiet, display
 from cellmove.report import outcomes
 from cellmove.report.base import VERSION, Report, as_text, console, duration, size
 from cellmove.report.checks import Checked, CheckedServer
+from cellmove.report.downtime import downtime_seconds
 from cellmove.report.failures import Failure
 from cellmove.report.history import Moves, Shown, step_line
 from cellmove.report.moves import next_commands
@@ -48,6 +49,15 @@ ENTRY = Entry(
         Event("2026-01-02T03:04:07.000+00:00", "two", Mark.BEGUN),
         Event("2026-01-02T03:05:07.000+00:00", "two", Mark.FAILED, note="The cable broke."),
     ),
+)
+FELT = tuple(
+    Event(f"2026-01-02T03:04:{second}+00:00", step, mark)
+    for second, step, mark in (
+        ("05.000", "stop-source-guest", Mark.BEGUN),
+        ("06.000", "stop-source-guest", Mark.DONE),
+        ("09.250", "start-target-guest", Mark.BEGUN),
+        ("10.500", "start-target-guest", Mark.DONE),
+    )
 )
 REFUSED = Refused("It cannot be moved.", "It has a volume.", "Detach it.")
 CELL = MOVE.source.cell
@@ -345,3 +355,24 @@ def test_a_lost_terminal_never_fails_a_move() -> None:
     run_through(Guarded(Alive(console(file))))
     with suppress(BrokenPipeError):
         file.close()
+
+
+def test_the_downtime_is_from_the_request_to_shut_down_until_the_guest_runs_elsewhere() -> None:
+    felt = replace(ENTRY, events=FELT)
+
+    assert downtime_seconds(felt) == 5.5
+    assert "5.5 s, and the guest's own boot" in printed(Shown(felt, []))
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        replace(ENTRY, events=FELT[:-1]),
+        replace(ENTRY, events=(*FELT, replace(FELT[-1], mark=Mark.UNDOING))),
+        replace(ENTRY, events=FELT, move=replace(MOVE, vm_state="stopped")),
+        replace(ENTRY, events=FELT, verb="confirm"),
+    ],
+    ids=["not yet", "taken back", "was off", "not stopped"],
+)
+def test_no_downtime_is_told_that_is_not_known(entry: Entry) -> None:
+    assert downtime_seconds(entry) is None
