@@ -53,7 +53,9 @@ unit: venv ## unit and law tests over the fake cloud, with coverage; no lab, und
 	$(BIN)/pytest -m 'not lab' --timeout 120 --numprocesses 2 --cov --cov-report term
 
 lab-test: venv lab ## tests against the real two-cell cloud (brings the lab up)
-	$(BIN)/pytest -m lab --timeout 900 --durations 12
+	$(BIN)/pytest -m 'lab and alone' --timeout 900 --durations 8
+	$(BIN)/pytest -m 'lab and not alone' --timeout 900 --durations 16 \
+	  --numprocesses 2 --dist loadfile
 
 bench: venv ## list the benchmarks, and how to run one
 	@for each in $(MEASURED); do \

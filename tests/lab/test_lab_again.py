@@ -9,7 +9,7 @@ import pytest
 
 from tests.lab.inside import HYPERVISORS, OUTPUTS, inside
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
 STATUS = "/var/lib/cellmove-lab/bin/status.py"
 PLACES = ("ctl", "bastion", *HYPERVISORS)

@@ -94,7 +94,7 @@ def test_a_failed_move_gives_all_of_it_back(guaranteed: Guaranteed, cellmove: Ce
     before = traces(guaranteed.server)
     switches = [guaranteed.switch(host) for host in (SOURCE, TARGET)]
     free = [guaranteed.placement.free(switch) for switch in switches]
-    with sudo_denied(TARGET, "/usr/bin/qemu-nbd"):
+    with sudo_denied(TARGET, "/usr/bin/qemu-nbd", guaranteed.server):
         failed = cellmove("resize", guaranteed.server, *WISH, check=False)
     assert failed.code == 3, failed
     assert "wholly taken back" in failed.stderr

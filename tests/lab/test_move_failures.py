@@ -57,6 +57,7 @@ def home(admin_nova: Nova) -> Iterator[Home]:
         yield Home(admin_nova, guest, admin_nova.show(server), traces(server))
 
 
+@pytest.mark.alone
 def test_a_claim_that_finds_no_room_is_taken_back_and_not_felt(
     home: Home, cellmove: Cellmove
 ) -> None:
@@ -79,7 +80,7 @@ def test_a_copy_that_breaks_while_the_guest_runs_is_taken_back_and_not_felt(
     home: Home, cellmove: Cellmove
 ) -> None:
     begun = time.time()
-    with sudo_denied(TARGET, "/usr/bin/qemu-nbd"):
+    with sudo_denied(TARGET, "/usr/bin/qemu-nbd", home.server):
         failed = cellmove("resize", home.server, *WISH, check=False)
     assert failed.code == 3, failed
     assert "wholly taken back" in failed.stderr
@@ -93,7 +94,7 @@ def test_a_copy_that_breaks_when_the_guest_is_off_is_taken_back_and_it_runs_on_a
     home: Home, cellmove: Cellmove
 ) -> None:
     begun = time.time()
-    with sudo_denied(TARGET, "/usr/bin/qemu-nbd"):
+    with sudo_denied(TARGET, "/usr/bin/qemu-nbd", home.server):
         failed = cellmove("resize", home.server, *WISH, "--cold", check=False)
     assert failed.code == 3, failed
     assert "wholly taken back" in failed.stderr

@@ -133,7 +133,7 @@ def test_a_failed_move_leaves_every_port_as_it_was_and_a_foreign_binding_too(
     assert made.ok, made.message
     before, plugged = traces(wired.server), wired.plugged(SOURCE)
     assert len(plugged) == len(wired.ports)
-    with sudo_denied(TARGET, "/usr/bin/qemu-nbd"):
+    with sudo_denied(TARGET, "/usr/bin/qemu-nbd", wired.server):
         failed = cellmove("resize", wired.server, *WISH, check=False)
     assert failed.code == 3, failed
     assert "wholly taken back" in failed.stderr

@@ -11,7 +11,7 @@ from tests.lab.kit.nova import Nova
 from tests.lab.kit.program import Cellmove
 from tests.lab.kit.traces import dump_databases, dump_hosts, settled
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
 SOURCE, TARGET = "cmp1b", "cmp2b"
 TWINS = f"twins-{uuid.uuid4().hex[:8]}"

@@ -16,7 +16,7 @@ from tests.lab.kit.nova import Nova
 from tests.lab.kit.program import Cellmove, Completed
 from tests.lab.kit.traces import CELLS, nothing_left, rows, traces, wait_counted
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
 SOURCE, TARGET = "cmp1b", "cmp2b"
 WISHES: dict[str, Any] = {

@@ -18,7 +18,7 @@ from tests.lab.kit.places import OUTPUTS, host_run
 from tests.lab.kit.program import Cellmove
 from tests.lab.kit.traces import content, dump_databases, dump_hosts, nothing_left, settled, traces
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
 SOURCE, TARGET = "cmp1b", "cmp2b"
 SHUT_DOWN = 4

@@ -16,14 +16,17 @@ DENIAL = "/etc/sudoers.d/zz_denied"
 
 
 @contextmanager
-def sudo_denied(host: str, program: str) -> Iterator[None]:
-    """Cellmove's account may not run this program as nova; of sudo's rules the last one counts."""
-    rule = f"cellmove ALL=(nova) !{program}"
-    host_run(host, ["sh", "-c", 'umask 0337 && echo "$1" > "$2"', "sh", rule, DENIAL])
+def sudo_denied(host: str, program: str, server: str) -> Iterator[None]:
+    """Cellmove's account may not run this program as nova for this server's files.
+
+    Of sudo's rules the last one counts.
+    """
+    rule, path = f"cellmove ALL=(nova) !{program} *{server}*", f"{DENIAL}-{server}"
+    host_run(host, ["sh", "-c", 'umask 0337 && echo "$1" > "$2"', "sh", rule, path])
     try:
         yield
     finally:
-        host_run(host, ["rm", "-f", DENIAL])
+        host_run(host, ["rm", "-f", path])
 
 
 @contextmanager
