@@ -21,9 +21,12 @@ from cellmove.errors import Refused
 
 SYSTEM_FILE: Final = Path("/etc/cellmove/cellmove.toml")
 PASSWORD_COMMAND_TIMEOUT_SECONDS: Final = 60
+LEAST_LEASE_SECONDS: Final = 10
+"""Less would take servers from conductors whose database paused for a moment."""
 _HIDE_IT: Final = (
-    "Take it out of the file, and name another that holds it (`password_file` in [database], "
-    "`transport_url_file` in [notifications]) or a command that prints it (`..._command`)."
+    "Take it out of the file, and name another that holds it (`password_file` in [database] and "
+    "[journal], `transport_url_file` in [notifications]), or a command that prints it "
+    "(`..._command`)."
 )
 
 
@@ -136,6 +139,27 @@ class JournalConfig:
 
     url: str = field(default="", repr=False)
     """A path, or a SQLAlchemy URL; without it a file under $XDG_STATE_HOME/cellmove."""
+    password_file: str = ""
+    """File whose first line is the password; nobody but owner and group may read it."""
+    password_command: tuple[str, ...] = field(default=(), repr=False)
+    """Program and arguments; the first line it prints is the password."""
+    lease_seconds: int = 60
+    """For how long a process of another machine is believed alive after it was last heard of."""
+
+    def password(self) -> str | None:
+        """The password from where it is kept; None when none is configured.
+
+        Raises:
+            Refused: the file or the command cannot be used.
+        """
+        key = "`password_{}` in [journal]"
+        if self.password_file:
+            path = Path(self.password_file)
+            return _read_secret(path, "The journal's password", key.format("file"))
+        if self.password_command:
+            argv = self.password_command
+            return _ask_secret(argv, "The journal's password", key.format("command"))
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,13 +190,14 @@ SECTIONS: Final[Mapping[str, type]] = {
 }
 _LISTS: Final = {
     "database.password_command",
+    "journal.password_command",
     "notifications.transport_url_command",
     "nova.block_storage_ips",
 }
-_NUMBERS: Final = {"nova.quota_cores", "nova.quota_ram_mb"}
+_NUMBERS: Final = {"nova.quota_cores", "nova.quota_ram_mb", "journal.lease_seconds"}
 _FACTORS: Final = {f"scheduler.{each.name}" for each in fields(Multipliers)}
 _PATHS: Final = {
-    *("database.password_file", "ssh.config", "policy.file"),
+    *("database.password_file", "journal.password_file", "ssh.config", "policy.file"),
     *("notifications.transport_url_file", "notifications.settings_file"),
 }
 
@@ -190,7 +215,7 @@ def find(flag: str | None, environ: Mapping[str, str]) -> Path | None:
     """
     for named, source in ((flag, "--config"), (environ.get("CELLMOVE_CONFIG"), "$CELLMOVE_CONFIG")):
         if named:
-            if not Path(named).is_file():
+            if not _is_file(Path(named)):
                 raise Refused(
                     "There is no configuration to read.",
                     f"{source} names {named}, which is no file.",
@@ -198,6 +223,14 @@ def find(flag: str | None, environ: Mapping[str, str]) -> Path | None:
                 )
             return Path(named)
     return next((path for path in _usual_places(environ) if path.is_file()), None)
+
+
+def _is_file(path: Path) -> bool:
+    """Whether it is; what no file can be called is none either."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def load(flag: str | None, environ: Mapping[str, str]) -> Config:
@@ -312,12 +345,10 @@ def _check(config: Config) -> None:
         raise _wrong(config.path, "database.cell_credentials", '"own" or "same"')
     if config.nova.quota_usage not in ("cells", "placement", "none"):
         raise _wrong(config.path, "nova.quota_usage", '"cells", "placement" or "none"')
-    if config.database.password_file and config.database.password_command:
-        raise Refused(
-            "The configuration names two sources of one password.",
-            "[database] has both password_file and password_command.",
-            "Keep one of them.",
-        )
+    _check_sources(config)
+    if config.journal.lease_seconds < LEAST_LEASE_SECONDS:
+        wanted = f"a whole number from {LEAST_LEASE_SECONDS} on"
+        raise _wrong(config.path, "journal.lease_seconds", wanted)
     if "{name}" not in config.ssh.address:
         raise _wrong(config.path, "ssh.address", 'a text with {name} in it, like "{name}.example"')
     if not _names_guests(config.nova.instance_name_template):
@@ -325,13 +356,23 @@ def _check(config: Config) -> None:
     if not all(re.fullmatch("[^=]+=[0-9a-fA-F.:]+", ip) for ip in config.nova.block_storage_ips):
         raise _wrong(config.path, "nova.block_storage_ips", 'a list like ["host=192.0.2.1"]')
     urls = (config.database.url, config.journal.url, config.notifications.transport_url)
-    bare = [url for url in urls if _has_password(url)]
+    bare = [url for url in urls if has_password(url)]
     if bare and config.path and _others_may_read(config.path):
         raise Refused(
             "The configuration bares a password.",
             f"{config.path} has a URL with a password in it, and everybody may read it.",
             _HIDE_IT,
         )
+
+
+def _check_sources(config: Config) -> None:
+    for name, section in (("database", config.database), ("journal", config.journal)):
+        if section.password_file and section.password_command:
+            raise Refused(
+                "The configuration names two sources of one password.",
+                f"[{name}] has both password_file and password_command.",
+                "Keep one of them.",
+            )
 
 
 def _names_guests(template: str) -> bool:
@@ -341,8 +382,12 @@ def _names_guests(template: str) -> bool:
         return False
 
 
-def _has_password(url: str) -> bool:
-    return "://" in url and urllib.parse.urlsplit(url).password is not None
+def has_password(url: str) -> bool:
+    """Whether a URL bears one, for all to read who read the URL."""
+    try:
+        return "://" in url and urllib.parse.urlsplit(url).password is not None
+    except ValueError:  # no URL: it may still hold one
+        return "@" in url
 
 
 def _others_may_read(path: Path) -> bool:

@@ -1,61 +1,79 @@
-"""Where the journal's rows are: its tables, and a connection that keeps what it was told."""
+"""The way to the journal: a file on a local disk, or a server's database by URL."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import sqlite3
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
-from cellmove.errors import Refused, Unreachable
-
-FORMAT = 1
-"""Version of the tables and of the move's JSON; another one is refused, not guessed at."""
+from cellmove.errors import Refused
+from cellmove.journal.tables import METADATA
 
 SQLITE = b"SQLite format 3\0"
 """How such a file begins, unless it is new."""
-
-METADATA = sa.MetaData()
-FORMATS = sa.Table("format", METADATA, sa.Column("version", sa.Integer, primary_key=True))
-MOVES = sa.Table(
-    "moves",
-    METADATA,
-    sa.Column("id", sa.String(36), primary_key=True),
-    sa.Column("number", sa.Integer, nullable=False, unique=True),
-    sa.Column("verb", sa.String(16), nullable=False),
-    sa.Column("server", sa.String(36), nullable=False, index=True),
-    sa.Column("move", sa.Text, nullable=False),
-    sa.Column("created_at", sa.String(32), nullable=False),
-)
-EVENTS = sa.Table(
-    "events",
-    METADATA,
-    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
-    sa.Column("move_id", sa.String(36), sa.ForeignKey("moves.id"), nullable=False, index=True),
-    sa.Column("at", sa.String(32), nullable=False),
-    sa.Column("step", sa.String(64), nullable=False),
-    sa.Column("mark", sa.String(16), nullable=False),
-    sa.Column("saved", sa.Text, nullable=False),
-    sa.Column("note", sa.Text, nullable=False),
-)
-LEASES = sa.Table(
-    "leases",
-    METADATA,
-    sa.Column("move_id", sa.String(36), sa.ForeignKey("moves.id"), primary_key=True),
-    sa.Column("host", sa.String(255), nullable=False),
-    sa.Column("boot", sa.String(64), nullable=False),
-    sa.Column("pid", sa.Integer, nullable=False),
-    sa.Column("born", sa.String(32), nullable=False),
-)
+BUSY_MS = 10_000
+CONNECT_TIMEOUT_SECONDS = 10
+ANSWER_TIMEOUT_SECONDS = 30
+_DRIVERS = {
+    "mysql": "mysql+pymysql",
+    "mariadb": "mariadb+pymysql",
+    "postgresql": "postgresql+psycopg",
+}
+_LOOK = "cellmove_look"
 
 
 def default_path(environ: Mapping[str, str]) -> Path:
     """`$XDG_STATE_HOME/cellmove/journal.db`."""
     base = environ.get("XDG_STATE_HOME") or str(Path(environ.get("HOME", "/")) / ".local/state")
     return Path(base) / "cellmove" / "journal.db"
+
+
+def open_engine(where: Path | str, password: Callable[[], str | None]) -> tuple[sa.Engine, str]:
+    """The engine for a path or a URL, and what people may read of where that is.
+
+    `password` is asked when a URL of a server has none.
+
+    Raises:
+        Refused: it cannot be a journal; nothing was touched.
+        OSError: its directory cannot be made.
+    """
+    if "://" not in str(where):
+        return file_engine(Path(where)), str(where)
+    url = _url(str(where))
+    if url.get_backend_name() == "sqlite":
+        path = url.database if url.database != ":memory:" else None
+        return (file_engine(Path(path)) if path else _sqlite_engine(url)), str(url)
+    if url.password is None:
+        url = url.set(password=password())
+    # Its options may hold a password too: they are not shown.
+    shown = sa.URL.create(url.drivername, url.username, None, url.host, url.port, url.database)
+    return _server_engine(url), shown.render_as_string()
+
+
+def for_looking(engine: sa.Engine) -> sa.Engine:
+    """The same, for transactions that only read: they keep no writer waiting."""
+    return engine.execution_options(**{_LOOK: True})
+
+
+def _url(text: str) -> sa.URL:
+    try:
+        url = sa.make_url(text)
+        name = url.get_backend_name()
+    except (sa.exc.ArgumentError, ValueError):
+        name = ""
+    if name not in (*_DRIVERS, "sqlite"):
+        raise Refused(
+            "The journal's URL cannot be used.",
+            "It is not shown, for it may hold a password.",
+            "Write mysql+pymysql://USER@HOST/DATABASE, postgresql+psycopg://USER@HOST/DATABASE, "
+            "or a path.",
+        )
+    return url
 
 
 def file_engine(path: Path) -> sa.Engine:
@@ -68,40 +86,60 @@ def file_engine(path: Path) -> sa.Engine:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     path.chmod(0o600)
-    return url_engine(sa.URL.create("sqlite", database=str(path)))
+    return _sqlite_engine(sa.URL.create("sqlite", database=str(path)))
 
 
 def _require_ours(path: Path) -> None:
     """A mistyped name must not cost a device or another file its mode, let alone its content."""
     if not path.exists():
         return
+    seen = "It is not a file."
     if path.is_file():
         with path.open("rb") as file:
             begins = file.read(len(SQLITE))
-        if begins in (b"", SQLITE):
+        if begins == b"" or (begins == SQLITE and not is_foreign(_tables(path))):
             return
+        seen = "It is another program's." if begins == SQLITE else "It is not a database."
     raise Refused(
         f"{path} cannot be the journal.",
-        "It is not a database." if path.is_file() else "It is not a file.",
+        seen,
         "Name another file with --journal, or leave it away.",
     )
 
 
-def url_engine(url: sa.URL | str) -> sa.Engine:
-    """Any database that SQLAlchemy reaches; nothing is connected yet."""
+def is_foreign(tables: set[str]) -> bool:
+    """Whether a database with these tables is another program's; a half-made journal is ours."""
+    return bool(tables - METADATA.tables.keys())
+
+
+def _tables(path: Path) -> set[str]:
+    """Looked at without changing anything; none, when it is too damaged to tell."""
+    query = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'"
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+            return {str(name) for (name,) in db.execute(query)}
+    except (sqlite3.Error, UnicodeDecodeError):
+        return set()
+
+
+def _sqlite_engine(url: sa.URL) -> sa.Engine:
     engine = sa.create_engine(url, hide_parameters=True)
-    if engine.dialect.name == "sqlite":
-        sa.event.listen(engine, "connect", _make_durable)
-        # A transaction that looks before it writes must keep others out from its look on.
-        sa.event.listen(engine, "begin", lambda db: db.exec_driver_sql("BEGIN IMMEDIATE"))
+    sa.event.listen(engine, "connect", _make_durable)
+    sa.event.listen(engine, "begin", _begin)
     return engine
+
+
+def _begin(db: sa.Connection) -> None:
+    # A transaction that looks before it writes must keep others out from its look on.
+    looks = db.get_execution_options().get(_LOOK)
+    db.exec_driver_sql("BEGIN" if looks else "BEGIN IMMEDIATE")
 
 
 def _make_durable(connection: Any, _record: object) -> None:
     connection.isolation_level = None
     # FULL: an event that was written stays written when the power goes.
     for pragma in (
-        "busy_timeout=10000",
+        f"busy_timeout={BUSY_MS}",
         "journal_mode=WAL",
         "synchronous=FULL",
         "foreign_keys=ON",
@@ -109,17 +147,50 @@ def _make_durable(connection: Any, _record: object) -> None:
         connection.execute(f"PRAGMA {pragma}")
 
 
-@contextmanager
-def translated(what: str) -> Iterator[None]:
-    """Turn what the file system and the driver raise into our errors."""
+def _server_engine(url: sa.URL) -> sa.Engine:
+    """Nothing is connected yet.
+
+    Raises:
+        Refused: the driver is not installed.
+    """
+    name = url.get_backend_name()
+    arguments = _POSTGRESQL if name == "postgresql" else _MYSQL
+    if name != "postgresql":
+        url = url.update_query_dict({"charset": "utf8mb4"})
     try:
-        yield
-    except (OSError, sa.exc.SQLAlchemyError) as error:
-        do = "Name another journal with --journal, or mend this one."
-        raise Unreachable(what, f"{_said(error)}.", do) from error
+        return sa.create_engine(
+            url.set(drivername=_DRIVERS[name]),
+            hide_parameters=True,
+            # Each statement sees what the lock that it waited for has let it see.
+            isolation_level="READ COMMITTED",
+            pool_pre_ping=True,
+            max_overflow=20,
+            connect_args=arguments,
+        )
+    except ImportError as error:
+        extra = "cellmove[postgresql]" if name == "postgresql" else "cellmove"
+        raise Refused(
+            f"The journal cannot be opened: a driver for {name} is missing.",
+            f"Python says: {error}.",
+            f"Run `pip install '{extra}'`.",
+        ) from None
 
 
-def _said(error: Exception) -> str:
-    if isinstance(error, OSError):
-        return f"{error.filename}: {error.strerror}"
-    return str(error.orig if isinstance(error, sa.exc.DBAPIError) else error)
+_MYSQL = {
+    "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+    "read_timeout": ANSWER_TIMEOUT_SECONDS,
+    "write_timeout": ANSWER_TIMEOUT_SECONDS,
+    # wait_timeout: the locks of a machine that was cut off must not outlive its leases.
+    "init_command": (
+        "SET SESSION innodb_lock_wait_timeout = 10, lock_wait_timeout = 10, wait_timeout = 30,"
+        " sql_mode = 'TRADITIONAL'"
+    ),
+}
+_POSTGRESQL = {
+    "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+    "tcp_user_timeout": ANSWER_TIMEOUT_SECONDS * 1000,
+    "options": "-c lock_timeout=10s -c statement_timeout=30s"
+    " -c idle_in_transaction_session_timeout=30s",
+    # A pooler between us and the server may give each transaction another session.
+    "prepare_threshold": None,
+}

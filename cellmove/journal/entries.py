@@ -6,6 +6,7 @@ import enum
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from cellmove.errors import Refused
@@ -112,6 +113,11 @@ def move_of(text: str) -> Move:
             "stale_attachments": tuple(data.get("stale_attachments", ())),
         }
     )
+
+
+def now() -> str:
+    """By this machine's clock, for people; nothing is decided by it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def _host(data: dict[str, Any]) -> Host:

@@ -4,58 +4,74 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 import sqlalchemy as sa
 
-from cellmove.errors import Refused, Unreachable
-from cellmove.journal import leases
-from cellmove.journal.database import (
-    EVENTS,
-    FORMAT,
-    FORMATS,
-    METADATA,
-    MOVES,
-    file_engine,
-    translated,
-    url_engine,
-)
-from cellmove.journal.entries import Entry, Event, Mark, Saved, Verb, move_of, under_way
+from cellmove.errors import CellmoveError, Refused
+from cellmove.journal import leases, queue, reading
+from cellmove.journal.database import for_looking, open_engine
+from cellmove.journal.entries import Entry, Mark, Saved, Verb, now, under_way
+from cellmove.journal.heart import Heart, Lease
+from cellmove.journal.patience import PATIENCE_SECONDS, patiently, translated
+from cellmove.journal.queue import Busy, Caps, Result, Turn
+from cellmove.journal.tables import EVENTS, FORMATS, MOVES
+from cellmove.journal.upgrade import is_ready, make_ready
 from cellmove.model import Move
+
+T = TypeVar("T")
+
+
+def _no_password() -> str | None:
+    return None
 
 
 class Journal:
-    """Where moves are kept: SQLite on a local disk, or any database SQLAlchemy reaches by URL."""
+    """Where moves are kept: SQLite on a local disk, MariaDB, MySQL or PostgreSQL by URL.
 
-    def __init__(self, where: Path | str) -> None:
+    The threads of a process may share one.
+    """
+
+    def __init__(
+        self,
+        where: Path | str,
+        *,
+        password: Callable[[], str | None] = _no_password,
+        lease_seconds: float = leases.LEASE_SECONDS,
+    ) -> None:
         """Open the journal, and make it when there is none; `where` is a path or a URL.
 
+        `password` is asked for a URL of a server that has none. `lease_seconds`: for how long other
+        machines believe this process to be alive after they last heard of it.
+
         Raises:
-            Refused: its format is another one than this version writes.
+            Refused: its format is a newer one, or it is something else; it was not touched.
             Unreachable: it cannot be opened.
         """
-        file = Path(where) if "://" not in str(where) else None
+        self._holder = str(uuid.uuid4())
+        self._lease_seconds = lease_seconds
+        self._patience_seconds = min(PATIENCE_SECONDS, lease_seconds / 2)
         with translated("The journal cannot be opened."):
-            self._engine = file_engine(file) if file else url_engine(str(where))
-            url = self._engine.url
-            self.where = str(file or url.render_as_string(hide_password=True))
-            METADATA.create_all(self._engine)
-            with self._engine.begin() as db:
-                version = db.scalar(sa.select(FORMATS.c.version))
-                if version is None:
-                    db.execute(FORMATS.insert().values(version=FORMAT))
-        if version not in (None, FORMAT):
-            raise Refused(
-                "The journal was written by another version of cellmove.",
-                f"Its format is {version}; this version reads {FORMAT}.",
-                "Finish its moves with the version that wrote it.",
-            )
+            self._engine, self.where = open_engine(where, password)
+            self._looking = for_looking(self._engine)
+            try:
+                if not patiently(self._looking, is_ready, 0):
+                    patiently(self._engine, make_ready, 0)
+            except BaseException:
+                self._engine.dispose()
+                raise
+        self._heart = Heart(self._engine, self._holder, lease_seconds)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of it."""
+        self._heart.stop()
+        with suppress(CellmoveError):
+            if self._heart.beaten:
+                self._do("The journal.", lambda db: leases.forget(db, self._holder), 0)
         self._engine.dispose()
 
     def open_move(self, verb: Verb, move: Move) -> int:
@@ -64,8 +80,13 @@ class Journal:
         Raises:
             Refused: an earlier move of this server is neither finished nor taken back.
         """
-        with self._begin("The move cannot be written to the journal.") as db:
-            for entry in _entries(db, MOVES.c.server == move.server):
+
+        def work(db: sa.Connection) -> int:
+            # Alone with it: of two who open a move of one server, the second sees the first.
+            db.execute(FORMATS.select().with_for_update())
+            for entry in reading.read(db, MOVES.c.server == move.server, brief=True):
+                if entry.move.id == move.id:
+                    return entry.number  # written before, but the answer was lost
                 if entry.is_open:
                     raise under_way(entry)
             number = int(db.scalar(sa.select(sa.func.max(MOVES.c.number))) or 0) + 1
@@ -76,10 +97,12 @@ class Journal:
                     verb=verb,
                     server=move.server,
                     move=json.dumps(dataclasses.asdict(move)),
-                    created_at=_now(),
+                    created_at=now(),
                 )
             )
-        return number
+            return number
+
+        return self._do("The move cannot be written to the journal.", work)
 
     def write(
         self, move: str, step: str, mark: Mark, saved: Saved | None = None, note: str = ""
@@ -87,20 +110,29 @@ class Journal:
         """Append one event; it is on disk when this returns.
 
         Raises:
+            TakenOver: the move is another process's by now; nothing was written.
             Unreachable: it could not be written.
         """
-        what = f"The journal did not take that {step or 'the move'} is {mark.value}."
-        with self._begin(what) as db:
+        token, at = str(uuid.uuid4()), now()
+        holder = self._holder if self._heart.holds(move) else None
+
+        def work(db: sa.Connection) -> None:
+            if db.scalar(sa.select(EVENTS.c.id).where(EVENTS.c.token == token)) is not None:
+                return  # written before, but the answer was lost
+            leases.require(db, move, holder)
             db.execute(
                 EVENTS.insert().values(
                     move_id=move,
-                    at=_now(),
+                    at=at,
                     step=step,
                     mark=mark.value,
                     saved=json.dumps({key: list(value) for key, value in (saved or {}).items()}),
                     note=note,
+                    token=token,
                 )
             )
+
+        self._do(f"The journal did not take that {step or 'the move'} is {mark.value}.", work)
 
     def entry(self, key: str) -> Entry:
         """The move with this number or id.
@@ -110,7 +142,8 @@ class Journal:
         """
         # A number that no row can bear is not even looked for: databases refuse it.
         number = key.isdecimal() and len(key) < 10
-        found = self._read(MOVES.c.number == int(key) if number else MOVES.c.id == key)
+        where = MOVES.c.number == int(key) if number else MOVES.c.id == key
+        found = self._look(lambda db: reading.read(db, where))
         if not found:
             raise Refused(
                 f"There is no move {key}.",
@@ -119,52 +152,135 @@ class Journal:
             )
         return found[0]
 
-    def entries(self, *, server: str | None = None) -> list[Entry]:
-        """All moves, oldest first."""
-        return self._read(MOVES.c.server == server if server else sa.true())
+    def entries(
+        self,
+        *,
+        server: str | None = None,
+        only_open: bool = False,
+        last: int | None = None,
+        brief: bool = False,
+    ) -> list[Entry]:
+        """The moves, oldest first: of a server, those that are not over, the last so many.
 
-    def _read(self, where: sa.ColumnElement[bool]) -> list[Entry]:
-        with self._begin("The journal cannot be read.") as db:
-            return _entries(db, where)
+        `brief`: of their events only those that decide how a move stands.
+        """
+
+        def work(db: sa.Connection) -> list[Entry]:
+            where: list[sa.ColumnElement[bool]] = [sa.true()]
+            if server is not None:
+                where.append(MOVES.c.server == server)
+            if only_open:
+                where.append(reading.still_open())
+            if last is not None:
+                where.append(reading.newest(db, last))
+            return reading.read(db, sa.and_(*where), brief=brief)
+
+        return self._look(work)
 
     @contextmanager
-    def _begin(self, what: str) -> Iterator[sa.Connection]:
-        with translated(what), self._engine.begin() as db:
-            yield db
-
-    @contextmanager
-    def lease(self, move: str) -> Iterator[None]:
+    def lease(self, move: str) -> Iterator[Lease]:
         """Keep every other process off this move while the block runs.
 
         Raises:
-            Refused: another process that still lives works on it.
+            Refused: another process works on it and may still live, or another thread of this one.
         """
-        mine = leases.this_process()
-        with self._begin("The move cannot be leased.") as db:
-            leases.take(db, move, mine)
+        if self._heart.holds(move):
+            raise Refused("This process works on this move already.", "", "Wait for it.")
+
+        def work(db: sa.Connection) -> None:
+            leases.keep_fresh(db, self._holder, self._lease_seconds)
+            leases.take(db, move, self._holder)
+
+        self._do("The move cannot be leased.", work)
+        self._heart.hold(move)
         try:
-            yield
+            yield Lease(self._heart, move)
         finally:
+            self._heart.release(move)
             # Left behind, it is a dead process's lease, which the next one takes over.
-            with suppress(Unreachable), self._begin("The lease cannot be given back.") as db:
-                leases.give_back(db, move, mine)
+            with suppress(CellmoveError):
+                what = "The lease cannot be given back."
+                self._do(what, lambda db: leases.give_back(db, move, self._holder), 0)
 
+    def open_drain(self, scope: str) -> int:
+        """The open drain of this scope (`cell:UUID`, `host:NAME`); a new one if there is none."""
+        what = "The drain cannot be written to the journal."
+        return self._do(what, lambda db: queue.open_drain(db, scope))
 
-def _entries(db: sa.Connection, where: sa.ColumnElement[bool]) -> list[Entry]:
-    events: dict[str, list[Event]] = {}
-    wanted = sa.select(MOVES.c.id).where(where)
-    query = EVENTS.select().where(EVENTS.c.move_id.in_(wanted)).order_by(EVENTS.c.id)
-    for row in db.execute(query):
-        event = Event(row.at, row.step, Mark(row.mark), json.loads(row.saved), row.note)
-        events.setdefault(row.move_id, []).append(event)
-    moves = db.execute(MOVES.select().where(where).order_by(MOVES.c.number))
-    return [
-        Entry(
-            row.number, row.verb, move_of(row.move), row.created_at, tuple(events.get(row.id, ()))
+    def take_turn(
+        self,
+        drain: int,
+        server: str,
+        *,
+        source: str,
+        target: str,
+        caps: Caps,
+        source_cell: str = "",
+        target_cell: str = "",
+    ) -> Turn | Busy:
+        """Take a server, so that no other conductor or thread does; it is ours until `end_turn`.
+
+        `source` and `target` are hosts; what is not known yet is empty and counts for no cap.
+        """
+        wanted = Turn(
+            drain, server, source, target, source_cell, target_cell, str(uuid.uuid4()), now()
         )
-        for row in moves
-    ]
 
+        def work(db: sa.Connection) -> Turn | Busy:
+            leases.keep_fresh(db, self._holder, self._lease_seconds)
+            return queue.take_turn(db, wanted, self._holder, caps)
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+        turn = self._do(f"No turn can be taken for server {server}.", work)
+        if isinstance(turn, Turn):
+            self._heart.hold(turn.token)
+        return turn
+
+    def aim_turn(
+        self, turn: Turn, *, target: str, caps: Caps, target_cell: str = ""
+    ) -> Turn | Busy:
+        """Name another target of a turn that is ours; Busy: a cap is full, and it is as it was.
+
+        Raises:
+            TakenOver: it is another conductor's by now.
+        """
+        aimed = dataclasses.replace(
+            turn, target=target, target_cell=target_cell or turn.target_cell
+        )
+        what = f"The turn of server {turn.server} cannot be aimed."
+        return self._do(what, lambda db: queue.aim_turn(db, aimed, caps))
+
+    def end_turn(self, turn: Turn, result: Result, *, move: int | None, note: str = "") -> None:
+        """Write down how a turn of ours ended; `left`: it may be taken again in this drain.
+
+        Raises:
+            TakenOver: it is another conductor's by now.
+        """
+        what = f"The journal did not take how the turn of server {turn.server} ended."
+        try:
+            self._do(what, lambda db: queue.end_turn(db, turn, result, move=move, note=note))
+        finally:
+            self._heart.release(turn.token)
+
+    def turns(self, drain: int) -> list[Turn]:
+        """All of a drain, in the order in which they were begun."""
+        return self._look(lambda db: queue.turns(db, drain))
+
+    def close_drain(self, drain: int) -> bool:
+        """End the drain for all; False, and it stays open: somebody's turn is under way."""
+        what = "The drain cannot be closed."
+        return self._do(what, lambda db: queue.close_drain(db, drain))
+
+    def _look(self, work: Callable[[sa.Connection], T]) -> T:
+        with translated("The journal cannot be read."):
+            return patiently(self._looking, work, self._patience_seconds)
+
+    def _do(
+        self,
+        what: str,
+        work: Callable[[sa.Connection], T],
+        patience_seconds: float | None = None,
+    ) -> T:
+        if patience_seconds is None:
+            patience_seconds = self._patience_seconds
+        with translated(what):
+            return patiently(self._engine, work, patience_seconds)

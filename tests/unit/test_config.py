@@ -163,6 +163,8 @@ def test_an_unknown_key_is_refused_naming_the_nearest(
         ('[nova]\nblock_storage_ips = ["cmp1=san"]\n', "host=192.0.2.1"),
         ('[nova]\ninstance_name_template = "%(uuid)s"\n', "instance-%08x"),
         ('[database]\npassword_file = "a"\npassword_command = ["b"]\n', "both"),
+        ('[journal]\npassword_file = "a"\npassword_command = ["b"]\n', "both"),
+        ("[journal]\nlease_seconds = 9\n", "a whole number from 10 on"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_refused(tmp_path: Path, text: str, seen: str) -> None:

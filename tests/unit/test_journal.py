@@ -266,27 +266,47 @@ def test_the_lease_of_a_killed_process_is_taken_over(path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "free"),
     [
-        ("boot = 'another'", True),
+        ("boot = 'another/1'", True),
         ("born = '1'", True),
-        ("host = 'another', boot = 'another'", False),
+        ("pid = pid + 4000000", True),
+        ("beat_at = 0", False),
+        ("host = 'another', boot = 'another/1'", False),
+        ("host = 'another', boot = 'another/1', beat_at = beat_at - 61", True),
+        ("boot = substr(boot, 1, 36) || '/[1]'", False),
     ],
 )
 def test_a_holder_is_dead_only_when_that_is_certain(
     journal: Journal, path: Path, change: str, free: bool
 ) -> None:
-    """Another boot, or another process with the same number: dead. Another machine: not known."""
+    """Another boot, or another process with the same number: dead, and alive only while it lives.
+
+    Of another machine, or of another container of this one, only its heartbeat is known.
+    """
     move = samples.move()
     journal.open_move("resize", move)
     with journal.lease(move.id):
         with sqlite3.connect(path) as db:
-            db.execute(f"update leases set {change}")
+            db.execute(f"update holders set {change}")
+        other = Journal(path)
         if free:
-            with journal.lease(move.id):
+            with other.lease(move.id):
                 pass
         else:
-            with pytest.raises(Refused) as refused, journal.lease(move.id):
+            with pytest.raises(Refused) as refused, other.lease(move.id):
                 pass
-            assert "another" in refused.value.seen
+            assert f"Process {os.getpid()}" in refused.value.seen
+        other.close()
+
+
+def test_a_process_has_a_move_once(journal: Journal) -> None:
+    move = samples.move()
+    journal.open_move("resize", move)
+    with (
+        journal.lease(move.id),
+        pytest.raises(Refused, match="This process"),
+        journal.lease(move.id),
+    ):
+        pass
 
 
 def test_a_lease_ends_with_its_block_even_when_that_fails(journal: Journal) -> None:
