@@ -124,7 +124,7 @@ def undo(options: Options, key: str) -> Exit:
 def moves(options: Options) -> Exit:
     """List the journal."""
     desk = Desk(options)
-    return desk.answer(Moves(desk.journal.entries(), desk.journal.where))
+    return desk.answer(Moves(desk.journal.entries(brief=True), desk.journal.where))
 
 
 def show(options: Options, key: str) -> Exit:
@@ -201,7 +201,7 @@ def _later(desk: Desk, entry: Entry) -> list[Entry]:
 
 
 def _only_open(desk: Desk) -> Entry:
-    found = [entry for entry in desk.journal.entries() if entry.is_open]
+    found = desk.journal.entries(only_open=True, brief=True)
     if len(found) == 1:
         return found[0]
     if not found:

@@ -100,14 +100,15 @@ def _nvram_at_home(cloud: Cloud, there: Placed, home: Placed, actor: Actor) -> s
 
 def _resized(there: Placed) -> Row:
     """The migration of a server that waits to be confirmed or reverted."""
-    migration = next(
-        (
-            row
-            for row in there.records.tables["migrations"]
-            if row["status"] == "finished" and row["cross_cell_move"]
-        ),
-        None,
-    )
+    finished = [row for row in there.records.tables["migrations"] if row["status"] == "finished"]
+    migration = next((row for row in finished if row["cross_cell_move"]), None)
+    if there.row["vm_state"] == "resized" and migration is None and finished:
+        own, server = finished[-1], there.row["uuid"]
+        raise Refused(
+            "The server was resized within its cell, which is nova's own to end.",
+            f"Its migration is from {own['source_compute']} to {own['dest_compute']}.",
+            f"Run `openstack server resize confirm {server}`, or `revert` instead of `confirm`.",
+        )
     if there.row["vm_state"] != "resized" or there.row["task_state"] or migration is None:
         task = f", task_state {there.row['task_state']}" if there.row["task_state"] else ""
         raise Refused(

@@ -125,6 +125,7 @@ def _placed(cloud: Cloud, cell: Cell, server: str) -> Placed:
                 f"Its row names {name or 'none'}.",
                 "Only servers with a hypervisor are moved.",
             )
+        cloud.hosts.expect(found.name)
         pci = rows.count("pci_devices", instance_uuid=server, deleted=0)
         return Placed(cell, records, found, api.compute_service(rows, name), pci)
 

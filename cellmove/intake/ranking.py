@@ -21,6 +21,14 @@ IMAGE_PREFIX = "image_"
 TRAIT_PREFIX = "trait:"
 
 
+class SameCell(Refused):
+    """The host to be is in the server's own cell, where nova resizes it by itself."""
+
+    def __init__(self, host: Host, what: str, seen: str, do: str) -> None:
+        super().__init__(what, seen, do)
+        self.host = host
+
+
 def rank_hosts(
     cloud: Cloud,
     here: Placed,
@@ -32,11 +40,13 @@ def rank_hosts(
     groups: Sequence[ResourceGroup] = (),
     by: Multipliers,
     without: Collection[str] = (),
+    mapped: Sequence[MappedCell] = (),
 ) -> Ranking:
     """Every host of these cells judged for this server.
 
     `named`: the operator named the cell; else the server's own is among them, and preferred.
-    `without`: hosts that are not looked at, by name.
+    `without`: hosts that are not looked at, by name. `mapped`: cells whose hosts are told of too,
+    though they cannot be chosen.
     """
     image = _image(here)
     wanted = {**image, **new.extra_specs}
@@ -63,9 +73,11 @@ def rank_hosts(
         ),
         cells=tuple(cells) if named else None,
     )
-    fleet = read_fleet(cloud.api, cloud.cells, cells)
+    shown = [each.cell for each in mapped if each.cell.uuid in cloud.cells and not each.is_cell0]
+    closed = {each.cell for each in mapped if each.disabled}
+    fleet = read_fleet(cloud.api, cloud.cells, shown or cells)
     left = (member for member in fleet if member.host.name not in without)
-    return rank((_candidate(member) for member in left), wish, by)
+    return rank((candidate_of(member, closed) for member in left), wish, by)
 
 
 def cells_to_look_at(
@@ -105,19 +117,23 @@ def best_elsewhere(ranking: Ranking, own: Cell) -> Host:
             "Make room on one of them, or choose a smaller flavor.",
         )
     if ranking.best.cell == own:
-        raise Refused(
+        raise SameCell(
+            ranking.best,
             f"The best host for the server is {ranking.best.name}, in its own cell {own.name}.",
             "Within a cell nova's own resize does it, and hosts there are preferred.",
-            "Use `openstack server resize` or `migrate`, or name another cell with --to-cell.",
+            "Add --same-cell nova to have nova do it, or name another cell with --to-cell.",
         )
     return ranking.best
 
 
-def _candidate(member: Member) -> Candidate:
+def candidate_of(member: Member, closed: Collection[Cell] = ()) -> Candidate:
+    """A hypervisor as the filters judge it; `closed`: disabled cells."""
     reasons = of_service(member.service, member.host, must_be_enabled=True)
+    unfit = [f"cell {member.host.cell.name} is disabled"] if member.host.cell in closed else []
+    unfit += [reason.what.rstrip(".") for reason in reasons]
     return Candidate(
         host=member.host,
-        unfit="; ".join(reason.what.rstrip(".") for reason in reasons),
+        unfit="; ".join(unfit),
         aggregates=tuple(Aggregate(name, metadata) for name, metadata in member.aggregates),
         supports=member.supports,
         capabilities=member.capabilities,

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cellmove import policy
+from cellmove.choosing import Ranking
 from cellmove.cloud import Cloud
 from cellmove.dbcopy import api
 from cellmove.dbcopy.cells import mapped_cells
@@ -15,8 +16,9 @@ from cellmove.errors import Refused
 from cellmove.hosts.xml import GuestXml
 from cellmove.intake import disks as local
 from cellmove.intake import kinds, refusals
+from cellmove.intake.explained import Explained
 from cellmove.intake.found import Actor, Placed, among, find, locate, make_move, raise_all
-from cellmove.intake.ranking import best_elsewhere, cells_to_look_at, rank_hosts
+from cellmove.intake.ranking import SameCell, best_elsewhere, cells_to_look_at, rank_hosts
 from cellmove.intake.volumes import of_volumes, volumes_of
 from cellmove.model import Candidate, Disk, Flavor, Host, Move, Port, ResourceGroup, Volume
 from cellmove.steps.allocations import amounts
@@ -36,6 +38,8 @@ class _Reading:
     groups: tuple[ResourceGroup, ...]
     """What its ports' QoS policies guarantee."""
     volumes: tuple[Volume, ...]
+    explained: Explained | None
+    """Told how hosts are judged, if anybody wants to know."""
 
     @property
     def on_volume(self) -> bool:
@@ -46,6 +50,15 @@ class _Reading:
     def needs(self) -> Mapping[str, int]:
         """Resource class -> amount."""
         return amounts(self.new, boots_from_volume=self.on_volume)
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """How a host is to be chosen."""
+
+    actor: Actor
+    to_cell: str | None
+    without: Collection[str]
 
 
 def intake_resize(
@@ -59,11 +72,12 @@ def intake_resize(
     request_id: str,
     cold: bool = False,
     without: Collection[str] = (),
+    explained: Explained | None = None,
 ) -> Move:
     """What a resize (or, without a flavor, a cold migration) of this server would be.
 
     Without a named host, the best one is taken for which nothing speaks against the move; not
-    one of `without`, where it was tried already.
+    one of `without`, where it was tried already. `explained` is told how every host was judged.
 
     Raises:
         Refused: it cannot be done; Refusals when there are several reasons.
@@ -74,15 +88,19 @@ def intake_resize(
     with among(here.row, reasons):
         new = here.flavor
         try:
-            new = _new_flavor(cloud, here, flavor)
+            new = wanted_flavor(cloud, here, flavor)
         except Refused as error:  # there is more to look at
             reasons.append(error)
         reasons += actor.quota.refusals(cloud, here.row, here.flavor, new)
-        read = _read(cloud, here, new)
+        read = _read(cloud, here, new, explained)
+        choice = _Choice(actor, to_cell, without)
         if to_host:
+            if explained is not None:
+                _ranked(cloud, read, choice)
             targets: Sequence[Host] = (_named(cloud, here, to_host, to_cell),)
         else:
-            targets = _chosen(cloud, read, actor, to_cell, without)
+            targets = _chosen(cloud, read, choice)
+    cloud.hosts.expect(*(host.name for host in targets[:1]))
     source, runs = cloud.hosts.reach(here.host.name), here.row["vm_state"] == "active"
     disks = source.disks(here.row["uuid"])
     target, room = _first_fit(cloud, read, targets, disks, reasons)
@@ -104,34 +122,39 @@ def intake_resize(
     return replace(move, claim=room.resources, profiles=profiles, volumes=read.volumes)
 
 
-def _read(cloud: Cloud, here: Placed, new: Flavor) -> _Reading:
+def _read(cloud: Cloud, here: Placed, new: Flavor, explained: Explained | None) -> _Reading:
     server = here.row["uuid"]
     ports = cloud.network.ports(server)
     wanted = any(port.has_resource_request for port in ports)
     groups = tuple(cloud.network.resource_groups(server)) if wanted else ()
-    return _Reading(here, new, ports, groups, volumes_of(here.records.tables))
+    return _Reading(here, new, ports, groups, volumes_of(here.records.tables), explained)
 
 
-def _chosen(
-    cloud: Cloud, read: _Reading, actor: Actor, to_cell: str | None, without: Collection[str]
-) -> Sequence[Host]:
+def _chosen(cloud: Cloud, read: _Reading, choice: _Choice) -> Sequence[Host]:
     """The best host of another cell, and the next best ones of that cell."""
+    ranking = _ranked(cloud, read, choice)
+    best_elsewhere(ranking, read.here.cell)
+    return ranking.alternates(MOST_HOSTS)
+
+
+def _ranked(cloud: Cloud, read: _Reading, choice: _Choice) -> Ranking:
     with cloud.api.read() as rows:
         mapped = mapped_cells(rows)
-    own = read.here.cell
     ranking = rank_hosts(
         cloud,
         read.here,
         read.new,
-        cells=cells_to_look_at(mapped, own, to_cell),
-        named=to_cell is not None,
+        cells=cells_to_look_at(mapped, read.here.cell, choice.to_cell),
+        named=choice.to_cell is not None,
         needs=read.needs,
         groups=read.groups,
-        by=actor.multipliers,
-        without=without,
+        by=choice.actor.multipliers,
+        without=choice.without,
+        mapped=mapped if read.explained is not None else (),
     )
-    best_elsewhere(ranking, own)
-    return ranking.alternates(MOST_HOSTS)
+    if read.explained is not None:
+        read.explained.judged(cloud, read.here, read.new, read.needs, ranking)
+    return ranking
 
 
 def _first_fit(
@@ -150,6 +173,8 @@ def _first_fit(
     for target in targets:
         room = cloud.placement.candidates(target.provider, read.needs, read.groups)
         found = list(_resize_reasons(cloud, read, target, room=room, disks=disks))
+        if read.explained is not None:
+            read.explained.tried(target, found)
         if not found and not reasons:
             return target, room[0]
         against += [each for each in found if str(each) not in map(str, against)]
@@ -167,7 +192,12 @@ def _profiles(
     return {port.id: profile_there(port.profile, chosen[port.id]) for port in ports}
 
 
-def _new_flavor(cloud: Cloud, here: Placed, wanted: str | None) -> Flavor:
+def wanted_flavor(cloud: Cloud, here: Placed, wanted: str | None) -> Flavor:
+    """The flavor that was asked for by id or name; None: the server's own.
+
+    Raises:
+        Refused: there is none, or the server has it.
+    """
     if wanted is None:
         return here.flavor
     with cloud.api.read() as rows:
@@ -204,12 +234,11 @@ def _named(cloud: Cloud, here: Placed, to_host: str, to_cell: str | None) -> Hos
             "No cell has a mapping of it.",
             "See `openstack hypervisor list`.",
         )
-    if mapped.cell == here.cell or mapped.disabled:
-        why = "the server's own cell" if mapped.cell == here.cell else "disabled"
+    if mapped.disabled:
         raise Refused(
             f"Host {to_host} cannot be the target.",
-            f"Its cell, {mapped.cell.name}, is {why}.",
-            "Within a cell nova's own resize does it; else choose a host of another cell.",
+            f"Its cell, {mapped.cell.name}, is disabled.",
+            "Choose a host of another cell.",
         )
     if to_cell is not None and to_cell not in (mapped.cell.name, mapped.cell.uuid):
         raise Refused(
@@ -224,6 +253,13 @@ def _named(cloud: Cloud, here: Placed, to_host: str, to_cell: str | None) -> Hos
             f"Host {to_host} has no hypervisor.",
             "Its cell has no compute node of it.",
             "Start its nova-compute, or choose another host with --to-host.",
+        )
+    if mapped.cell == here.cell:
+        raise SameCell(
+            found,
+            f"Host {to_host} cannot be the target.",
+            f"Its cell, {mapped.cell.name}, is the server's own cell.",
+            "Add --same-cell nova to have nova move it there, or choose a host of another cell.",
         )
     return found
 

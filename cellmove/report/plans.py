@@ -110,9 +110,10 @@ class Plans:
 def _expected(found: Estimate) -> str:
     """About how long; said as what it is."""
     off = f"{_about(found.downtime_seconds)} of it off" if found.downtime_seconds else "never off"
-    by = f"as the last {found.measured} move(s) this way went" if found.measured else "not measured"
-    rate = f"{size(found.bytes_per_second)} a second"
-    return f"about {_about(found.seconds)}, {off}; {size(found.copy_bytes)} at {rate}, {by}"
+    by = f"as the last {found.measured} this way" if found.measured else "nothing measured yet"
+    how = "measured" if found.rate_measured else "assumed"
+    rate = f"{size(found.copy_bytes)} at {how} {size(found.bytes_per_second)}/s"
+    return f"about {_about(found.seconds)}, {off} ({by}); {rate}"
 
 
 def _about(seconds: float) -> str:
@@ -129,6 +130,7 @@ def _estimate_document(found: Estimate | None) -> Document | None:
         "seconds": round(found.seconds, 1),
         "downtime_seconds": round(found.downtime_seconds, 1),
         "bytes_per_second": round(found.bytes_per_second),
+        "rate_measured": found.rate_measured,
         "measured": found.measured,
     }
 

@@ -518,7 +518,7 @@ ENDING: dict[str, tuple[Spoil, str]] = {
         lambda world: change(
             world, CELL2, "migrations", {"cross_cell_move": False}, status="finished"
         ),
-        "The server does not wait to be confirmed or reverted.",
+        "The server was resized within its cell, which is nova's own to end.",
     ),
     "a source host without a mapping": (
         lambda world: change(world, None, "host_mappings", {"host": "other"}, host="cmp1a"),
