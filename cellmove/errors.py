@@ -90,6 +90,13 @@ class UndoIncomplete(CellmoveError):
 
     exit_code = Exit.NOT_TAKEN_BACK
 
+    def __init__(
+        self, what: str, seen: str = "", do: str = "", remains: Sequence[str] = ()
+    ) -> None:
+        super().__init__(what, seen, do)
+        self.remains = tuple(remains)
+        """Commands that take back by hand what was not, in the order in which to run them."""
+
 
 class Stopped(CellmoveError):
     """The operator asked to stop; the journal covers what was done."""

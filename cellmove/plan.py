@@ -5,6 +5,9 @@ All that can be refused is found before the guest stops; destruction comes last.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
 from cellmove.journal import Verb
 from cellmove.model import Move
 from cellmove.steps import (
@@ -14,6 +17,7 @@ from cellmove.steps import (
     carry,
     confirm,
     connections,
+    deletion,
     disks,
     firmware,
     guests,
@@ -25,7 +29,7 @@ from cellmove.steps import (
     target_cell,
     wiring,
 )
-from cellmove.steps.base import Step
+from cellmove.steps.base import Side, Step
 
 RESIZE: tuple[type[Step], ...] = (
     # Claim: nothing is felt by the guest.
@@ -133,7 +137,131 @@ SCORES: dict[Verb, tuple[type[Step], ...]] = {
     "revert": REVERT,
 }
 
+Lane = tuple[type[Step], ...]
+
+ABREAST: dict[Verb, tuple[tuple[Lane, ...], ...]] = {
+    "resize": (
+        (
+            (allocations.HoldSourceAllocation, allocations.ClaimTarget, network.BindPorts),
+            (
+                target_cell.CopyRecords,
+                attachments.ReserveTargetAttachments,
+                mappings.NoteTargetAttachments,
+                attachments.ReserveSourceAttachments,
+                target_cell.WriteTargetClaim,
+                source_cell.WriteSourceClaim,
+            ),
+            (disks.MakeTargetDirectory,),
+        ),
+        (
+            (
+                wiring.UnplugSourcePorts,
+                source_cell.FinishAtSource,
+                target_cell.BeginAtTarget,
+                wiring.PlugTargetPorts,
+            ),
+            (
+                mappings.NoteSourceAttachments,
+                connections.DisconnectSourceVolumes,
+                attachments.ReleaseSourceAttachments,
+                attachments.ExportToTarget,
+                connections.ConnectTargetVolumes,
+                mappings.StoreTargetConnections,
+                connections.PlaceTargetVolumes,
+            ),
+            (network.ActivateTargetBindings,),
+        ),
+    ),
+    # Removing the disks comes first, by itself: while it cannot begin, all can be taken back.
+    "confirm": (
+        (
+            (attachments.DeleteSourceAttachments,),
+            (network.DeleteSourceBindings,),
+            (allocations.ReleaseSourceAllocation,),
+        ),
+    ),
+    "revert": (
+        (
+            (wiring.UnplugTargetPorts,),
+            (
+                mappings.NoteTargetAttachments,
+                connections.DisconnectTargetVolumes,
+                attachments.ReleaseTargetAttachments,
+                attachments.ExportToSource,
+                connections.ConnectSourceVolumes,
+                mappings.StoreSourceConnections,
+                connections.PlaceSourceVolumes,
+            ),
+            (network.ActivateSourceBindings,),
+        ),
+        ((allocations.ReturnAllocation,), (revert.FinishRevert,)),
+        ((network.DeleteTargetBindings,), (attachments.DeleteTargetAttachments,)),
+    ),
+}
+"""Lanes that may run at the same time: no step of one builds on, or touches, what another's does.
+
+Together the lanes of one such stretch are steps that follow each other in the score, which stays
+the order of an undo.
+"""
+
+CLEARING: dict[Side, tuple[type[Step], ...]] = {
+    "source": (
+        disks.ForgetWrites,
+        guests.StopSourceGuest,
+        guests.ForgetSourceGuest,
+        wiring.UnplugSourcePorts,
+        connections.DisconnectSourceVolumes,
+        deletion.ClearSourceDisks,
+        firmware.RemoveSourceFirmware,
+        deletion.ClearSourceBindings,
+    ),
+    "target": (
+        guests.StopTargetGuest,
+        guests.ForgetTargetGuest,
+        wiring.UnplugTargetPorts,
+        connections.DisconnectTargetVolumes,
+        deletion.ClearTargetDisks,
+        firmware.RemoveTargetFirmware,
+        deletion.ClearTargetBindings,
+    ),
+}
+"""What is done at a host for a server that was deleted in mid-move; twice is once."""
+
+CLEARED_SERVICES: tuple[type[Step], ...] = (deletion.ClearAttachments, deletion.ClearAllocations)
+"""After both hosts, while the rows still name what is nova's."""
+
+CLEARED_RECORDS: dict[Side, tuple[type[Step], ...]] = {
+    "source": (deletion.ClearTargetRecords, deletion.FailSourceMigration),
+    "target": (deletion.ClearSourceRecords, deletion.FailTargetMigration),
+}
+"""By the side whose row is the server's: the other cell's copy goes, last of all."""
+
+
+def clearing(move: Move, found: deletion.Deletion) -> tuple[Step, ...]:
+    """The steps that clear a deleted server's move away, from wherever it stood."""
+    kinds: list[type[Step]] = [disks.ForgetWrites]
+    for side in deletion.cleared_sides(found):
+        kinds += CLEARING[side]
+    kinds += [*CLEARED_SERVICES, *CLEARED_RECORDS[found.side]]
+    return tuple(step(move) for step in dict.fromkeys(kinds) if step.applies(move))
+
 
 def plan(verb: Verb, move: Move) -> tuple[Step, ...]:
     """The steps of this verb for this move."""
     return tuple(step(move) for step in SCORES[verb] if step.applies(move))
+
+
+def stretches(verb: Verb, steps: Sequence[Step]) -> Iterator[list[list[Step]]]:
+    """The plan in stretches, one after the other: each is some lanes, mostly one."""
+    lane_of = {
+        kind: (number, place)
+        for number, lanes in enumerate(ABREAST[verb])
+        for place, lane in enumerate(lanes)
+        for kind in lane
+    }
+    alone = (-1, 0)
+    for _, group in groupby(steps, key=lambda step: lane_of.get(type(step), alone)[0]):
+        lanes: dict[int, list[Step]] = {}
+        for step in group:
+            lanes.setdefault(lane_of.get(type(step), alone)[1], []).append(step)
+        yield list(lanes.values())

@@ -14,6 +14,12 @@ from typing import Any, Protocol
 from cellmove.dbcopy.database import Row, Rows, now
 from cellmove.errors import Conflict
 
+STATES = ("task_state", "vm_state", "power_state", "progress")
+"""Columns of an instance that nova sets by itself or for an administrator.
+
+nova 26: admin_actions.py:_reset_state, compute/manager.py:_init_instance, _sync_power_states.
+"""
+
 
 class Edit(Protocol):
     """One reversible change of the rows of one table."""
@@ -87,11 +93,26 @@ class Change:
         old = json.loads(kept[0])
         if _same(row, {name: value for name, value in old.items() if name not in self.stamp}):
             return
-        if not self.holds(rows):
+        taken = self._taken_over(row, self._known(rows, self.after))
+        if not self.holds(rows) and not taken:
             raise _changed(self.table, self.where, row, self.after)
         # What the edit left in the columns it had expectations of guards the way back.
         guard = {name: self.after[name] for name in self.before if name in self.after}
-        rows.change(self.table, old, **{**self.where, **guard})
+        guard |= {name: row[name] for name in taken if name in guard}
+        old = {name: value for name, value in old.items() if name not in taken}
+        if old:
+            rows.change(self.table, old, **{**self.where, **guard})
+
+    def _taken_over(self, row: Row, after: Mapping[str, Any]) -> tuple[str, ...]:
+        """The state columns that somebody has set by reset-state, or a restarted nova-compute.
+
+        They free the server: our lock (task_state) is gone, and what is taken back besides it is
+        ours still. Empty when the row is not like that.
+        """
+        if self.table != "instances" or row["task_state"] is not None:
+            return ()
+        other = [name for name in after if not _same(row, {name: after[name]})]
+        return tuple(other) if set(other) <= set(STATES) else ()
 
     def _row(self, rows: Rows) -> Row | None:
         return rows.one(self.table, **self.where)

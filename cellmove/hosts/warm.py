@@ -93,14 +93,13 @@ class WarmDisks:
         if found.state != "off":
             self.end(server)
         mine = backup.ours(self.checkpoints(server))
+        listed = self._listed(server).splitlines()
         if found.state == "off" and mine:
-            self._remove_bitmaps(server, warm)
+            self._remove_bitmaps(server, [disk for disk in warm if disk.name in listed])
         for checkpoint in mine:
             self.drop(server, checkpoint)
         # A scratch file is libvirt's to delete, unless it died.
-        listing = disks.listing(self._layout.directory(server))
-        listed = self._shell.run(listing, timeout_seconds=_SECONDS, sudo="nova").stdout
-        for name in disks.half_names(listed):
+        for name in disks.half_names("\n".join(listed)):
             self._as(disks.remove_half(self._layout.half(server, name)), "nova")
 
     def bitmap(self, server: str, disk: Disk, move: str) -> str:
@@ -121,6 +120,14 @@ class WarmDisks:
     def _proved(self, server: str, move: str) -> Checkpoint | None:
         mine = [each for each in backup.ours(self.checkpoints(server)) if each.move == move[:8]]
         return mine[0] if mine and mine[0].number else None
+
+    def _listed(self, server: str) -> str:
+        """Names in the directory; none when nova has deleted it under a guest that is left."""
+        there = disks.exists(self._layout.directory(server))
+        if self._shell.run(there, timeout_seconds=_SECONDS, sudo="nova", check=False).status:
+            return ""
+        listing = disks.listing(self._layout.directory(server))
+        return self._shell.run(listing, timeout_seconds=_SECONDS, sudo="nova").stdout
 
     def _remove_bitmaps(self, server: str, warm: Sequence[Disk]) -> None:
         for disk in warm:

@@ -42,6 +42,8 @@ class _CarryHistory(Step):
 
     def inspect(self, cloud: Cloud) -> Finding:
         with self._from(cloud).read() as there, self._to(cloud).read() as here:
+            if self._is_going(there):
+                return Finding(Status.BLOCKED, "The server is being deleted, or it is gone.")
             saved = self._lacking(there, here)
             early = self._is_early(here if self.side == "target" else there)
         return Finding(Status.TODO if saved or early else Status.DONE, saved=saved)
@@ -66,6 +68,11 @@ class _CarryHistory(Step):
 
     def _besides(self) -> tuple[str, ...]:
         return ()
+
+    def _is_going(self, there: Rows) -> bool:
+        """Whether its owner has deleted it: the mapping must not move to a copy that lives on."""
+        row = there.one("instances", uuid=self.move.server, deleted=0)
+        return row is None or row["task_state"] in ("deleting", "soft-deleting")
 
     def _is_early(self, target: Rows) -> bool:
         migration = target.one("migrations", uuid=self.move.migration)

@@ -121,6 +121,8 @@ class CopyDisks(Step):
         return f"copy {cold or 'no disk'} {where}"
 
     def inspect(self, cloud: Cloud) -> Finding:
+        if not self.move.disks:
+            return Finding(Status.DONE)
         target = _target(cloud, self.move)
         # The server is down meanwhile: names are had sooner than what is behind them.
         if not {disk.name for disk in self.move.disks} <= set(target.disk_names(self.move.server)):

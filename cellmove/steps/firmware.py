@@ -115,7 +115,8 @@ def path_at_target(cloud: Cloud, step: Step) -> str:
     """The file's path there: named after the guest, and so after its row; empty without a row."""
     move = step.move
     with cloud.target(move).read() as rows:
-        row = rows.one("instances", uuid=move.server, deleted=0)
+        # One that its owner has deleted meanwhile still tells the name.
+        row = rows.one("instances", uuid=move.server)
     if row is None:
         return ""
     return in_file_name(move.nvram, move.source_domain, move.domain_template % row["id"])

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 WIRING_TIMEOUT_SECONDS = 300
 """As long as nova waits for its ports (`vif_plugging_timeout`)."""
 
-WIRING_PAUSE_SECONDS = 0.3
+WIRING_PAUSE_SECONDS = 0.1
 
 
 class _GuestStep(Step):
@@ -252,6 +252,8 @@ class _StartGuest(_GuestStep):
                 f"Stop it on {there.name} first.",
             )
         here.start(self.move.server, paused=True)
+        # What the next step asks of the networks is asked and kept while the wiring takes its time.
+        cloud.network.vifs(self.move.server)
         deadline = time.monotonic() + WIRING_TIMEOUT_SECONDS
         while not self._wired(cloud):
             if time.monotonic() > deadline:

@@ -90,6 +90,10 @@ class FakeVolumes:
         )
         return tuple(sorted(mine, key=lambda attachment: attachment.id))
 
+    def all_attachments(self) -> Mapping[str, tuple[Attachment, ...]]:
+        servers = {each.server for each in self._attachments.values()}
+        return {server: self.attachments(server) for server in servers}
+
     def connection_info(self, attachment: str) -> ConnectionInfo:
         found = self._attachments.get(attachment)
         if found is None or not found.connector:

@@ -10,6 +10,7 @@ from cellmove.errors import StepFailed, Unreachable
 from cellmove.hosts.backup import Checkpoint
 from cellmove.hosts.blocks import ConnectionInfo, data_of, unsupported_volume
 from cellmove.hosts.connect import completed, connector_of, mount_path
+from cellmove.hosts.inventory import Inventory
 from cellmove.hosts.machine import Offer
 from cellmove.hosts.xml import GuestXml
 from cellmove.model import Disk, Domain, Move, Port, Transfer
@@ -48,14 +49,20 @@ class FakeHypervisor:
     mounted: set[str] = field(default_factory=set)
     """Mount points: they stay when their last user goes, so a snapshot says nothing of them."""
     checkpoints_: dict[str, list[str]] = field(default_factory=dict)
-    """Server -> its guest's checkpoints. They and `halves_` are tools of a move, nothing of the
-    server's: a snapshot says nothing of them, but they must be gone when the move is over."""
+    """Server -> its guest's checkpoints. They, `halves_` and `jobs_` are tools of a move, nothing
+    of the server's: no snapshot has them, but none may outlive its move."""
     halves_: dict[str, dict[str, FakeFile]] = field(default_factory=dict)
     """Server -> disks that were copied while the guest ran."""
+    jobs_: dict[str, str] = field(default_factory=dict)
+    """Server -> what goes on for it: a backup of its guest, a disk on its way."""
     cold: dict[str, str] = field(default_factory=dict)
     """Disk name -> why no guest's disk of this name can be copied while it runs."""
     devices: dict[str, str] = field(default_factory=dict)
     """iSCSI: target and number -> device."""
+    is_shared: bool = False
+    """Whether the instances directory is other hosts', too."""
+    exports: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """Server -> processes that serve its disks for a move."""
 
     def add_guest(self, xml: str, disks: dict[str, FakeFile], *, running: bool) -> None:
         """A guest as nova would have made it: directory, disks, definition."""
@@ -70,6 +77,16 @@ class FakeHypervisor:
 
     def domain(self, server: str) -> Domain | None:
         return self.domains.get(server)
+
+    def inventory(self) -> Inventory:
+        return Inventory(
+            {uuid: domain.state != "off" for uuid, domain in self.domains.items()},
+            {name: name.partition("_")[0] for name in self.directories},
+            self.is_shared,
+            {server: tuple(found) for server, found in self.halves_.items() if found},
+            {server: tuple(found) for server, found in self.checkpoints_.items() if found},
+            dict(self.exports),
+        )
 
     def define(self, xml: str) -> None:
         guest = GuestXml(xml)
@@ -169,6 +186,7 @@ class FakeHypervisor:
 
     def forget_writes(self, server: str, disks: Sequence[Disk]) -> None:
         kept = [name for name in self.checkpoints(server) if not Checkpoint.named(name)]
+        self.jobs_.pop(server, None)
         self.checkpoints_[server] = kept
 
     def has_directory(self, server: str) -> bool:
@@ -271,6 +289,14 @@ class FakeHypervisor:
             "devices": dict(self.devices),
         }
 
+    def tools(self) -> dict[str, Any]:
+        """What moves have here for themselves: a step may take away another one's."""
+        return {
+            "checkpoints": {uuid: names for uuid, names in self.checkpoints_.items() if names},
+            "halves": {uuid: sorted(names) for uuid, names in self.halves_.items() if names},
+            "jobs": dict(self.jobs_),
+        }
+
 
 class FakeHosts:
     """Some hypervisors; holds `cellmove.cloud.Hosts`'s promises."""
@@ -278,6 +304,11 @@ class FakeHosts:
     def __init__(self, names: Iterable[str]) -> None:
         self.by_name = {name: FakeHypervisor(name) for name in names}
         self.unreachable: set[str] = set()
+        self.midway: Callable[[], None] = lambda: None
+        """Called in the middle of a copy: what it raises cuts it off there."""
+
+    def expect(self, *names: str) -> None:
+        pass
 
     def reach(self, name: str) -> FakeHypervisor:
         if name in self.unreachable or name not in self.by_name:
@@ -296,6 +327,14 @@ class FakeHosts:
             raise StepFailed(f"Guest {move.server} does not run on {source.name}.")
         if not target.has_directory(move.server):
             raise StepFailed(f"There is no directory of {move.server} on {target.name}.")
+        source.forget_writes(move.server, move.disks)
+        source.checkpoints_[move.server] = [Checkpoint.of(move.id, 0).name]
+        source.jobs_[move.server] = "backup"
+        for disk in move.disks:
+            if disk.warm:
+                target.halves_.setdefault(move.server, {})[disk.name] = FakeFile("qcow2", 0, b"")
+        self.midway()
+        source.jobs_.pop(move.server)
         source.checkpoints_[move.server] = [Checkpoint.of(move.id, 1).name]
         for disk in move.disks:
             if disk.warm:
@@ -315,7 +354,6 @@ class FakeHosts:
         domain = source.domain(move.server)
         if domain is not None and domain.state != "off":
             raise StepFailed(f"Guest {move.server} still runs on {source.name}.")
-        target.halves_.get(move.server, {}).pop(disk.name, None)
         file = source.directories.get(move.server, {}).get(disk.name)
         if file is None:
             raise StepFailed(f"{source.name} has no {disk.name} of {move.server}.")
@@ -324,6 +362,9 @@ class FakeHosts:
         if size_bytes < file.size_bytes:
             raise StepFailed(f"{disk.name} would shrink.")
         progress(Transfer(disk.name, 0, len(file.content)))
+        target.halves_.setdefault(move.server, {})[disk.name] = FakeFile(file.format, 0, b"")
+        self.midway()
+        target.halves_[move.server].pop(disk.name)
         target.directories[move.server][disk.name] = replace(file, size_bytes=size_bytes)
         progress(Transfer(disk.name, len(file.content), len(file.content)))
 

@@ -76,6 +76,8 @@ def _of_tools(world: World) -> Iterator[str]:
             yield f"checkpoints are left on {host.name}"
         if host.halves(SERVER):
             yield f"half disks are left on {host.name}"
+        if host.jobs_.get(SERVER):
+            yield f"a {host.jobs_[SERVER]} still goes on at {host.name}"
 
 
 def _of_volumes(world: World) -> Iterator[str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from cellmove.errors import StepFailed
-from cellmove.model import Binding, Network, Port, ResourceGroup, Subnet, Vif
+from cellmove.model import Binding, Network, Port, ResourceGroup, ServerPort, Subnet, Vif
 from tests.fakes.databases import NETWORK, PROJECT
 
 DETAILS = {"connectivity": "l2", "port_filter": True, "bridge_name": "br-int"}
@@ -87,6 +87,13 @@ class FakeNetwork:
     def ports(self, server: str) -> tuple[Port, ...]:
         mine = (self._shown(port) for port in self._ports.values() if port.server == server)
         return tuple(sorted(mine, key=lambda port: port.id))
+
+    def server_ports(self) -> tuple[ServerPort, ...]:
+        shown = ((each.server, self._shown(each)) for each in self._ports.values())
+        return tuple(ServerPort(port.id, of, port.host, port.vif_type) for of, port in shown)
+
+    def bound_to(self, host: str) -> frozenset[str]:
+        return frozenset(key for key, each in self._ports.items() if host in each.bindings)
 
     def vifs(self, server: str) -> tuple[Vif, ...]:
         return tuple(

@@ -65,6 +65,9 @@ class FakePlacement:
     def allocations(self, consumer: str) -> Allocations:
         return self._consumers.get(consumer, Allocations(consumer, {}, None))
 
+    def held(self) -> Mapping[str, Mapping[str, Mapping[str, int]]]:
+        return {each.consumer: each.resources for each in self._consumers.values()}
+
     def replace(self, changes: Sequence[Allocations]) -> None:
         for change in changes:
             self._check_generation(change)

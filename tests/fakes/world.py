@@ -105,7 +105,8 @@ class _File:
     """A database's file behind the back of the code under test."""
 
     def __init__(self, path: str) -> None:
-        self._raw = sqlite3.connect(path, isolation_level=None)
+        # The collector of garbage may close it in any thread.
+        self._raw = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         weakref.finalize(self, self._raw.close)
         self._raw.execute("PRAGMA synchronous = OFF")
         self._content = b""
@@ -171,6 +172,7 @@ class World:
             name: _File(str(database._engine.url.database)) for name, database in databases.items()
         }
         self.hosts = FakeHosts(HOSTS)
+        self.hosts.midway = lambda: self.trap.spring("inside")
         self.network = FakeNetwork(wire=self._is_wired)
         self.placement = FakePlacement()
         self.volumes = FakeVolumes()

@@ -24,11 +24,13 @@ TIME = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d")
 class MemoryJournal(Journal):
     """A journal that is put aside and taken up again as bytes; on disk it is tested elsewhere."""
 
-    def __init__(self, content: bytes | None = None) -> None:
+    def __init__(self) -> None:
         super().__init__("sqlite://")
-        if content is not None:
-            with closing(self._engine.raw_connection()) as connection:
-                self._of(connection).deserialize(content)
+
+    def take_up(self, content: bytes) -> None:
+        """Hold this instead of what is written in it."""
+        with closing(self._engine.raw_connection()) as connection:
+            self._of(connection).deserialize(content)
 
     def content(self) -> bytes:
         """All that is written in it."""
@@ -90,8 +92,7 @@ class Rehearsal:
 
     def take_up(self, journal: bytes) -> None:
         """Go on with what a journal's file holds."""
-        self.journal.close()
-        self.journal = MemoryJournal(journal)
+        self.journal.take_up(journal)
 
     def _watch(self, step: Step, mark: Mark) -> None:
         if mark in (Mark.DONE, Mark.FOUND):

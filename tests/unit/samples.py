@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, cast
 
@@ -50,6 +52,22 @@ def move(name: str = "web-1", server: str = "") -> Move:
     )
 
 
+class There:
+    """A database that says of every server that it is there, and plain."""
+
+    @contextmanager
+    def read(self) -> Iterator[There]:
+        yield self
+
+    def one(self, table: str, **where: object) -> None:
+        assert table == "instance_mappings"
+        assert where
+
+    def several(self, *wanted: tuple[str, object]) -> list[list[dict[str, object]]]:
+        assert [table for table, _ in wanted] == ["instances", "instance_actions"]
+        return [[{"deleted": 0, "vm_state": "active", "task_state": None}], []]
+
+
 @dataclass
 class Ground:
     """What the sample steps change, and all that was done to it, in order."""
@@ -66,6 +84,14 @@ class Ground:
 
     def as_cloud(self) -> Cloud:
         return cast(Cloud, self)
+
+    @property
+    def api(self) -> There:
+        return There()
+
+    @property
+    def cells(self) -> defaultdict[str, There]:
+        return defaultdict(There)
 
 
 def ground(cloud: Cloud) -> Ground:

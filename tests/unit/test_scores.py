@@ -14,7 +14,7 @@ import pytest
 
 from cellmove.journal import State, Verb
 from cellmove.model import Cell
-from cellmove.plan import SCORES
+from cellmove.plan import CLEARED_RECORDS, CLEARED_SERVICES, CLEARING, SCORES
 from cellmove.steps.base import Step
 from tests.fakes.databases import CELL1, CELL2, CELLS
 from tests.fakes.invariants import foreign, unsafe, unsound
@@ -355,8 +355,8 @@ def test_a_server_that_was_reverted_can_be_moved_again(played: Played) -> None:
 
 
 def test_every_step_that_is_defined_stands_in_a_score() -> None:
-    played = {step for score in SCORES.values() for step in score}
-    assert defined(Step) == played
+    scores = [*SCORES.values(), *CLEARING.values(), *CLEARED_RECORDS.values(), CLEARED_SERVICES]
+    assert defined(Step) == {step for score in scores for step in score}
 
 
 def defined(kind: type[Any]) -> set[type[Step]]:

@@ -1,0 +1,183 @@
+"""The real program is killed with SIGKILL, again and again; the real services tell what is left.
+
+One server goes through it all. In CI a choice of the journal's boundaries; with CELLMOVE_LONG set
+all of them (`make crash-lab-long`). What was done and how it ended is printed, and one JSON object.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from cellmove.journal import Verb
+from cellmove.plan import SCORES
+from tests.lab.kit.guest import INSTANCES, GuestWatch
+from tests.lab.kit.nova import Nova
+from tests.lab.kit.places import host_run
+from tests.lab.kit.program import Cellmove
+from tests.lab.kit.traces import nothing_left, traces
+
+pytestmark = pytest.mark.lab
+
+SOURCE, TARGET = "cmp1a", "cmp2a"
+WISH = ("--flavor", "c2", "--to-host", TARGET)
+LONG = bool(os.environ.get("CELLMOVE_LONG"))
+CHOSEN: dict[Verb, tuple[str, ...]] = {
+    "resize": ("copy-records", "precopy-disks", "activate-target-bindings", "point-mapping"),
+    "revert": ("stop-target-guest", "point-mapping-home"),
+}
+
+
+@dataclass
+class Sweep:
+    """The server that is moved and killed, and what came of it."""
+
+    nova: Nova
+    guest: GuestWatch
+    folder: Path
+    home: list[str]
+    """Its traces before anything was tried."""
+    lines: list[str] = field(default_factory=list)
+    counted: Counter[str] = field(default_factory=Counter)
+    numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    @property
+    def server(self) -> str:
+        return self.guest.server
+
+    def cellmove(self) -> Cellmove:
+        """The program with a journal of this try alone."""
+        folder = self.folder / str(next(self.numbers))
+        folder.mkdir()
+        return Cellmove(folder)
+
+    def killed(self, program: Cellmove, *argv: str, at: str) -> bool:
+        """Kill the command when it has begun this step; whether that was in time."""
+        running = program.start(*argv)
+        program.reached(at, "begun")
+        running.kill()
+        code = program.wait(running).code
+        assert code in (-signal.SIGKILL, 0), code
+        return code != 0
+
+    def require(self, host: str, case: str, ending: str) -> None:
+        """One visible server on this host, its guest up with its data there and only there."""
+        status = self.nova.status(self.server)
+        self.nova.wait_port(self.server, host)
+        guests = [
+            each
+            for each in (SOURCE, TARGET)
+            if self.server in host_run(each, ["virsh", "list", "--uuid"])
+        ]
+        lost = guests != [host] or self.nova.host(self.server) != host or status == "ERROR"
+        left = traces(self.server) != self.home if host == SOURCE else False
+        notes = [note for each in (SOURCE, TARGET) for note in self.notes(each)]
+        self.counted.update(cases=1, lost=lost, left_over=left or bool(notes), failed=0)
+        self.lines.append(f"{case:44} {ending:8} {status} on {','.join(guests)}")
+        assert not lost, (case, status, guests)
+        assert not left, (case, set(traces(self.server)) ^ set(self.home))
+        assert not notes, (case, notes)
+
+    def notes(self, host: str) -> list[str]:
+        """Checkpoints, half copies and processes of a move on this host."""
+        listed = ["virsh", "-q", "checkpoint-list", "--name", self.server]
+        found = host_run(host, listed, check=False).split()
+        files = ["find", str(INSTANCES / self.server), "-name", "*.cellmove"]
+        found += host_run(host, files, check=False).split()
+        running = host_run(host, ["pgrep", "-fa", f"qemu-nbd.*{self.server}"], check=False)
+        return found + running.splitlines()
+
+
+@pytest.fixture(scope="module")
+def sweep(admin_nova: Nova, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sweep]:
+    with admin_nova.lent("crash", SOURCE, metadata={"fill_mib": "8"}) as server:
+        guest = GuestWatch.of(admin_nova, server)
+        admin_nova.wait_port(server, SOURCE)
+        guest.wait_told(SOURCE, "fill done")
+        it = Sweep(admin_nova, guest, tmp_path_factory.mktemp("crash"), traces(server))
+        yield it
+        print("\n".join(["", *it.lines, json.dumps(it.counted)]))  # noqa: T201 - its product
+
+
+def boundaries(verb: Verb) -> tuple[str, ...]:
+    """The steps at whose beginning the verb is killed."""
+    if not LONG:
+        return CHOSEN[verb]
+    without = ("attachments", "volumes", "connections", "firmware", "confirm", "compare-records")
+    return tuple(s.name for s in SCORES[verb] if not any(each in s.name for each in without))
+
+
+def test_a_killed_resize_is_taken_back_or_finished_wherever_it_died(sweep: Sweep) -> None:
+    for number, step in enumerate(boundaries("resize")):
+        program, begun = sweep.cellmove(), time.time()
+        if sweep.killed(program, "resize", sweep.server, *WISH, at=step) and number % 2 == 0:
+            program("undo", "1")
+            sweep.require(SOURCE, f"resize killed at {step}", "undone")
+            continue
+        program("resume", check=sweep.nova.status(sweep.server) != "VERIFY_RESIZE")
+        sweep.guest.wait_ready(TARGET, begun)
+        sweep.require(TARGET, f"resize killed at {step}", "resumed")
+        back = sweep.cellmove()
+        at = next(each for each in _ways_home(sweep))
+        if sweep.killed(back, "revert", sweep.server, "--yes", at=at):
+            back("resume")
+        sweep.nova.wait_status(sweep.server, "ACTIVE")
+        sweep.require(SOURCE, f"revert killed at {at}", "resumed")
+    assert sweep.guest.filled(SOURCE)
+
+
+def _ways_home(sweep: Sweep) -> Iterator[str]:
+    reverts = sum(line.startswith("revert") for line in sweep.lines)
+    steps = boundaries("revert")
+    yield steps[reverts % len(steps)]
+
+
+def test_a_server_deleted_under_a_killed_move_leaves_nothing(sweep: Sweep) -> None:
+    """libvirt does not let nova forget a guest with our checkpoints: undo makes it possible."""
+    program = sweep.cellmove()
+    moving = program.start("resize", sweep.server, *WISH)
+    _checkpoint_there(sweep)
+    moving.kill()
+    assert program.wait(moving).code == -signal.SIGKILL
+    _delete_and_wait(sweep)
+
+    refused = program("resume", "1", check=False)
+    assert refused.code == 1, refused
+    assert "cellmove undo 1" in refused.stderr
+    done = program("undo", "1")
+
+    if sweep.nova.status(sweep.server) != "GONE":
+        assert "openstack server delete" in done.stdout
+        sweep.nova.delete(sweep.server)
+    nothing_left(sweep.server)
+    assert not sweep.notes(SOURCE) + sweep.notes(TARGET)
+    sweep.counted.update(cases=1, lost=0, left_over=0, failed=0)
+    sweep.lines.append(f"{'deleted by its owner in precopy-disks':44} undone   GONE")
+
+
+def _checkpoint_there(sweep: Sweep) -> None:
+    deadline = time.monotonic() + 120
+    while not sweep.notes(SOURCE):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def _delete_and_wait(sweep: Sweep) -> None:
+    """Until nova has deleted it, or given up."""
+    sweep.nova._compute.send("DELETE", f"/servers/{sweep.server}")
+    deadline = time.monotonic() + 120
+    while True:
+        shown = sweep.nova.show(sweep.server)
+        over = not shown or (shown["status"] == "ERROR" and not shown["OS-EXT-STS:task_state"])
+        if over or time.monotonic() > deadline:
+            return
+        time.sleep(0.3)
