@@ -8,6 +8,7 @@ from typing import Protocol
 
 from cellmove.dbcopy.database import Database
 from cellmove.hosts.blocks import ConnectionInfo
+from cellmove.hosts.inventory import Inventory
 from cellmove.hosts.machine import Offer
 from cellmove.model import (
     Allocations,
@@ -19,6 +20,7 @@ from cellmove.model import (
     Move,
     Port,
     ResourceGroup,
+    ServerPort,
     Transfer,
     Vif,
     VolumeState,
@@ -52,6 +54,14 @@ class Network(Protocol):
         """All bindings of a port; empty when the port is gone."""
         ...
 
+    def server_ports(self) -> tuple[ServerPort, ...]:
+        """The ports of all servers, in pages."""
+        ...
+
+    def bound_to(self, host: str) -> frozenset[str]:
+        """Ids of the ports with a binding at this host, be it the active one or not."""
+        ...
+
     def bind(self, port: str, host: str, vnic_type: str, profile: Mapping[str, object]) -> Binding:
         """Create an inactive binding; the binding of that host when there is one already."""
         ...
@@ -77,6 +87,10 @@ class Placement(Protocol):
     """Placement: who holds which resources."""
 
     def allocations(self, consumer: str) -> Allocations: ...
+
+    def held(self) -> Mapping[str, Mapping[str, Mapping[str, int]]]:
+        """Consumer -> provider -> resource class -> amount, of all consumers."""
+        ...
 
     def replace(self, changes: Sequence[Allocations]) -> None:
         """All of these consumers at once (POST /allocations); `generation` is the one expected.
@@ -131,6 +145,10 @@ class Volumes(Protocol):
         """All attachments to this server, reserved ones too, ordered by id."""
         ...
 
+    def all_attachments(self) -> Mapping[str, tuple[Attachment, ...]]:
+        """Server -> its attachments, of all that Cinder knows, in pages."""
+        ...
+
     def connection_info(self, attachment: str) -> ConnectionInfo:
         """How a host reaches the volume, as nova stores it; empty while it is only reserved.
 
@@ -170,6 +188,10 @@ class Hypervisor(Protocol):
     def name(self) -> str: ...
 
     def domain(self, server: str) -> Domain | None: ...
+
+    def inventory(self) -> Inventory:
+        """All that it has of servers: guests, directories, and what moves leave there."""
+        ...
 
     def define(self, xml: str) -> None:
         """Define a guest, or define it anew."""
@@ -302,6 +324,10 @@ class Hypervisor(Protocol):
 
 class Hosts(Protocol):
     """All hypervisors, and the way of bytes between two of them."""
+
+    def expect(self, *names: str) -> None:
+        """Begin to open the way to these: whoever needs one soon waits less. Raises nothing."""
+        ...
 
     def reach(self, name: str) -> Hypervisor:
         """The hypervisor of this name (`services.host`).

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import sqlalchemy as sa
@@ -14,19 +15,22 @@ from cellmove.config import Config
 from cellmove.dbcopy.cells import MappedCell, mapped_cells, open_cells
 from cellmove.dbcopy.connection import refused_url
 from cellmove.dbcopy.database import Database
-from cellmove.errors import Refused
+from cellmove.errors import Refused, Unreachable
 from cellmove.hosts.connect import Storage
 from cellmove.hosts.reach import RemoteHosts
 from cellmove.hosts.transfer import Pace
 from cellmove.model import Transfer
-from cellmove.policy import Policy, PolicyFile
-from cellmove.services import cinder
+from cellmove.policy import Policy, PolicyFile, prepare
+from cellmove.services import cinder, nova
 from cellmove.services.keystone import Projects
 from cellmove.services.neutron import Neutron
+from cellmove.services.nova import Nova
 from cellmove.services.placement import MICROVERSION, Placement
+from cellmove.services.service import Absent
 from cellmove.services.session import Identity, Session, sign_in
 
 API_NAME = "the API database"
+_NO_NOVA = Unreachable("nova's API is not known.", "No catalog was asked for it.", "Sign in.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,8 @@ class OpenCloud:
     """What they may do."""
     project_id: Callable[[str], str]
     """A project's id or name -> its id; Refused when there is none."""
+    nova: Nova = field(default_factory=lambda: Nova(Absent(_NO_NOVA)))
+    """For what nova does better itself."""
 
 
 def api_url(config: Config) -> sa.URL:
@@ -51,7 +57,7 @@ def api_url(config: Config) -> sa.URL:
     """
     try:
         url = sa.make_url(config.database.url)
-    except sa.exc.ArgumentError:
+    except (sa.exc.ArgumentError, ValueError):
         raise refused_url(API_NAME) from None
     password = config.database.password()
     return url if password is None else url.set(password=password)
@@ -122,17 +128,20 @@ def open_cloud(
     request_id: str,
     progress: Callable[[Transfer], None],
     bwlimit: int = 0,
+    signing_in: Callable[[], Session] | None = None,
 ) -> Iterator[OpenCloud]:
     """Everything the configuration leads to, until the block ends. No hypervisor is reached yet.
 
     `request_id`: `req-<uuid>`, the same in every service's log. `progress` is told of copies.
-    `bwlimit`: bytes a second of each copy of a disk; 0: as fast as it can.
+    `bwlimit`: bytes a second of each copy of a disk; 0: as fast as it can. `signing_in`: waits for
+    a sign-in that was begun already.
 
     Raises:
         Refused: something is not configured, or does not let us in.
         Unreachable: a database or Keystone does not answer.
     """
     with ExitStack() as stack:
+        threading.Thread(target=prepare, name="policy", daemon=True).start()
         url = api_url(config)
         api = Database(url, name=API_NAME)
         stack.callback(api.close)
@@ -141,8 +150,9 @@ def open_cloud(
         cells = cells_of(config, url, mapped)
         for cell in cells.values():
             stack.callback(cell.close)
-        session = signed_in(config, request_id)
         hosts = stack.enter_context(hosts_of(config, cells, bwlimit))
+        hosts.expect()
+        session = signing_in() if signing_in else signed_in(config, request_id)
         cloud = Cloud(
             api=api,
             cells=cells,
@@ -154,4 +164,5 @@ def open_cloud(
         )
         policy = PolicyFile(session.who.credentials, config.policy.file)
         projects = Projects(session.service("identity"))
-        yield OpenCloud(cloud, session.who, request_id, policy, projects.id_of)
+        compute = Nova(session.optional("compute", nova.MICROVERSION))
+        yield OpenCloud(cloud, session.who, request_id, policy, projects.id_of, compute)

@@ -96,6 +96,11 @@ class PolicyFile:
         return Refused("The policy does not allow you to do this to the server.", seen, do)
 
 
+def prepare() -> None:
+    """Import what judging by rules needs, while there is nothing to judge yet: it takes long."""
+    import oslo_policy.policy  # noqa: F401
+
+
 @cache
 def _enforcer(file: str) -> Enforcer:
     """Rules read once a process.

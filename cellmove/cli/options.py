@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cellmove.cli.rate import rate
+
+if TYPE_CHECKING:
+    from cellmove.cli.early import SigningIn
 
 
 @dataclass(slots=True)
@@ -22,6 +25,14 @@ class Options:
     quiet: bool = False
     bwlimit: int = 0
     """Bytes a second of each copy of a disk, at most; 0: as fast as it can."""
+    signing_in: SigningIn | None = None
+    """A sign-in that is under way already."""
+
+    def sign_in_early(self) -> None:
+        """Begin to sign in, before all that the command needs is imported."""
+        from cellmove.cli import early
+
+        self.signing_in = early.begin(self.config)
 
 
 def shared(*, shown: bool) -> list[click.Option]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -58,18 +59,20 @@ class Schema:
     """Tables, columns and foreign keys as the database has them, without the shadow tables.
 
     Read at the first question, in one round trip, and kept for some minutes: nova may be upgraded
-    while a cell is drained. SQLite is asked table by table.
+    while a cell is drained. SQLite is asked table by table. Several threads may ask.
     """
 
     def __init__(self) -> None:
+        self._lock = threading.RLock()
         self.forget()
 
     def forget(self) -> None:
         """Ask anew at the next question."""
-        self._metadata = sa.MetaData()
-        self._tables: dict[str, sa.Table | None] = {}
-        self._loaded: _Loaded | None = None
-        self._began = time.monotonic()
+        with self._lock:
+            self._metadata = sa.MetaData()
+            self._tables: dict[str, sa.Table | None] = {}
+            self._loaded: _Loaded | None = None
+            self._began = time.monotonic()
 
     def forget_what_is_old(self) -> None:
         """Ask anew when it is `KEPT_SECONDS` since; between two transactions."""
@@ -78,10 +81,11 @@ class Schema:
 
     def table(self, connection: sa.Connection, name: str) -> sa.Table | None:
         """The table as the database has it, or None; asked only once."""
-        if name not in self._tables:
-            make = self._sqlite_table if is_sqlite(connection) else self._table
-            self._tables[name] = make(connection, name)
-        return self._tables[name]
+        with self._lock:
+            if name not in self._tables:
+                make = self._sqlite_table if is_sqlite(connection) else self._table
+                self._tables[name] = make(connection, name)
+            return self._tables[name]
 
     def tables_with(self, connection: sa.Connection, column: str) -> frozenset[str]:
         """Names of all tables that have a column of this name."""
@@ -106,10 +110,11 @@ class Schema:
         return self._load(connection).packet_bytes
 
     def _load(self, connection: sa.Connection) -> _Loaded:
-        if self._loaded is None:
-            queries = [(query, ()) for query in (_SETTINGS, _COLUMNS, _REFERENCES)]
-            self._loaded = _Loaded(*ask_several(connection, queries))
-        return self._loaded
+        with self._lock:
+            if self._loaded is None:
+                queries = [(query, ()) for query in (_SETTINGS, _COLUMNS, _REFERENCES)]
+                self._loaded = _Loaded(*ask_several(connection, queries))
+            return self._loaded
 
     def _table(self, connection: sa.Connection, name: str) -> sa.Table | None:
         columns = self._load(connection).columns.get(name)

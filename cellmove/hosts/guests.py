@@ -40,6 +40,7 @@ class Guests:
         self._shell = shell
         self._bridge: Bridge | None = None
         self._connection: Any = None
+        self._opening = threading.Lock()
 
     def find(self, server: str) -> Domain | None:
         """The server's domain as it would be started next time, without secrets."""
@@ -165,6 +166,14 @@ class Guests:
         """Version of libvirt there: 9000000 is 9.0.0."""
         return int(self._call(lambda connection: connection.getLibVersion()))
 
+    def get_ready(self) -> None:
+        """Open the connection that the first question will find.
+
+        Raises:
+            Unreachable: libvirt does not answer.
+        """
+        self._open()
+
     def close(self) -> None:
         """Hang up."""
         if self._connection is not None:
@@ -200,6 +209,10 @@ class Guests:
                 raise self._meaning(error, missed=deadline.missed) from error
 
     def _open(self) -> Any:
+        with self._opening:
+            return self._opened()
+
+    def _opened(self) -> Any:
         if self._connection is not None and self._connection.isAlive():
             return self._connection
         self.close()

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from cellmove.errors import StepFailed
-from cellmove.hosts import disks, firmware, switch
+from cellmove.hosts import disks, firmware, inventory, switch
 from cellmove.hosts.blocks import ConnectionInfo
 from cellmove.hosts.connect import STORAGE, Storage, Volumes
 from cellmove.hosts.disks import Argv, Layout
 from cellmove.hosts.guests import Guests
+from cellmove.hosts.inventory import Inventory
 from cellmove.hosts.machine import Offer, console_ports, listened, listening
 from cellmove.hosts.shell import Completed, Shell
 from cellmove.hosts.transfer import End
@@ -50,6 +51,10 @@ class RemoteHypervisor:
     def domain(self, server: str) -> Domain | None:
         """The server's guest, or None."""
         return self._guests.find(server)
+
+    def inventory(self) -> Inventory:
+        """All that this host has of servers: guests, directories, and what moves leave here."""
+        return inventory.read(self._shell, self._layout, self._guests)
 
     def define(self, xml: str) -> None:
         """Define a guest, or define it anew."""
@@ -228,6 +233,15 @@ class RemoteHypervisor:
         path, socket = self._layout.half(server, disk.name), self._layout.socket(server, disk.name)
         command = disks.image_server(path, disk.format, socket, read_only=False)
         return End(self._shell.host, socket, disks.as_user("nova", command))
+
+    def get_ready(self) -> None:
+        """Open what the first question of each kind would have to open.
+
+        Raises:
+            Unreachable: it does not answer.
+        """
+        self._shell.get_ready()
+        self._guests.get_ready()
 
     def close(self) -> None:
         """Hang up."""

@@ -1,12 +1,15 @@
-"""The program that starts a command on a host: fed to `python3 -c`, for Python 3.6 and later.
+"""The program that runs our commands on a host: fed to `python3 -c`, for Python 3.6 and later.
 
-    COUNT SECONDS COMMAND...
+One after the other: asked `?`, we answer `!`. After a line of JSON, [COMMAND, SECONDS, COUNT], and
+COUNT bytes, the command's input, the answer is a line of JSON, [STATUS, OUT, ERR], and as many
+bytes of what the command said on its two streams.
 
-The command's input is the first COUNT bytes of ours. It is ended when SECONDS are over (then the
-status is 124) or when our input ends, that is when the other side has hung up: sshd alone would
-let it run on. What runs under sudo is not ours to end; sudo has time limits of its own.
+The command is ended when its seconds are over (then the status is 124) or when our input ends, that
+is when the other side has hung up: sshd alone would let it run on. What runs under sudo is not ours
+to end; sudo has time limits of its own.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -16,27 +19,48 @@ import threading
 TIME_IS_OVER = 124
 
 
-def feed(child: "subprocess.Popen[bytes]", count: int) -> None:
-    """Hand the command its input, then wait for the end of ours and end the command."""
-    into = child.stdin
-    assert into is not None
-    while count:
-        data = os.read(0, count)
-        if not data:
-            break
-        count -= len(data)
+class Leash:
+    """The command under way, if there is one."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._is_over = False
+        self._child = None  # type: subprocess.Popen[bytes] | None
+
+    def answer(self, command: "list[str]", seconds: float, given: bytes) -> None:
+        """Run a command, and tell how it ended."""
+        status, out, err = self._run([word.encode() for word in command], seconds, given)
+        told = json.dumps([status, len(out), len(err)]).encode()
+        say(told + b"\n" + out + err)
+
+    def _run(
+        self, command: "list[bytes]", seconds: float, given: bytes
+    ) -> "tuple[int, bytes, bytes]":
+        pipe = subprocess.PIPE
+        with self._lock:
+            if self._is_over:
+                return TIME_IS_OVER, b"", b""
+            try:
+                child = subprocess.Popen(
+                    command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
+                )
+            except OSError as error:
+                return 127, b"", f"{error}\n".encode()
+            self._child = child
         try:
-            into.write(data)
-        except OSError:
-            pass  # It does not want its input.
-    try:
-        into.close()
-    except OSError:
-        pass
-    while os.read(0, 4096):
-        pass
-    end_soon(child)
-    os._exit(TIME_IS_OVER)
+            out, err = child.communicate(given, seconds)
+        except subprocess.TimeoutExpired:
+            end_soon(child)
+            return TIME_IS_OVER, b"", b""
+        self._child = None
+        return child.returncode if child.returncode >= 0 else 128 - child.returncode, out, err
+
+    def let_go(self) -> None:
+        """The other side has hung up: nothing runs on, and nothing is begun any more."""
+        with self._lock:
+            self._is_over = True
+        if self._child is not None:
+            end_soon(self._child)
 
 
 def end(child: "subprocess.Popen[bytes]", how: int) -> None:
@@ -56,23 +80,33 @@ def end_soon(child: "subprocess.Popen[bytes]") -> None:
         end(child, signal.SIGKILL)
 
 
-def main() -> int:
-    count, seconds, command = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
+def say(what: bytes) -> None:
+    """All at once, so that it travels as one packet if it can."""
     try:
-        child = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
-    except OSError as error:
-        sys.stderr.write(f"{error}\n")
-        return 127
-    threading.Thread(target=feed, args=(child, count), daemon=True).start()
-    try:
-        status = child.wait(seconds)
-    except subprocess.TimeoutExpired:
-        end_soon(child)
-        return TIME_IS_OVER
-    return status if status >= 0 else 128 - status
+        sys.stdout.buffer.write(what)
+        sys.stdout.buffer.flush()
+    except OSError:
+        pass  # Nobody listens: our input ends as well.
+
+
+def main() -> None:
+    ear, leash = sys.stdin.buffer, Leash()
+    while True:
+        first = ear.read(1)
+        if first == b"?":
+            say(b"!")
+            continue
+        asked = first + ear.readline()
+        if not asked.endswith(b"\n"):
+            break
+        command, seconds, count = json.loads(asked.decode())
+        given = ear.read(count)
+        if len(given) < count:
+            break
+        threading.Thread(target=leash.answer, args=(command, seconds, given), daemon=True).start()
+    leash.let_go()
 
 
 if __name__ == "__main__":
-    code = main()
-    sys.stderr.flush()
-    os._exit(code)  # The thread may still wait for input.
+    main()
+    os._exit(0)  # A thread may still wait for its command.

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+from collections import defaultdict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
-from cellmove.errors import StepFailed, Unreachable
+from cellmove.errors import CellmoveError, StepFailed, Unreachable
 from cellmove.hosts.connect import STORAGE, Storage
 from cellmove.hosts.disks import Layout
 from cellmove.hosts.hypervisor import RemoteHypervisor
@@ -14,6 +18,9 @@ from cellmove.hosts.precopy import Precopy
 from cellmove.hosts.shell import Shells
 from cellmove.hosts.transfer import UNHELD, End, Masters, Pace, carry, configuration
 from cellmove.model import Disk, Move, Transfer
+
+_JOIN_SECONDS: Final = 1
+"""For a way that nobody waits for any more; the thread ends with the program in any case."""
 
 
 class RemoteHosts:
@@ -50,6 +57,8 @@ class RemoteHosts:
         self._storage = storage
         self._pace = pace
         self._hypervisors: dict[str, RemoteHypervisor] = {}
+        self._opening: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._expecting: list[threading.Thread] = []
 
     def __enter__(self) -> Self:
         return self
@@ -68,13 +77,34 @@ class RemoteHosts:
         Raises:
             Unreachable: no SSH, no libvirt, or an unknown host key.
         """
-        if name not in self._hypervisors:
-            shell = self._shells.shell(self._address_of(name))
-            shell.transport()
-            self._hypervisors[name] = RemoteHypervisor(
-                name, shell, self._layout, self._bridge, self._storage
-            )
-        return self._hypervisors[name]
+        with self._opening[name]:
+            if name not in self._hypervisors:
+                shell = self._shells.shell(self._address_of(name))
+                shell.transport()
+                self._hypervisors[name] = RemoteHypervisor(
+                    name, shell, self._layout, self._bridge, self._storage
+                )
+            return self._hypervisors[name]
+
+    def expect(self, *names: str) -> None:
+        """Begin to open the way to these, all at once; without names: to the bastion.
+
+        Raises nothing: what is wrong is told to whoever wants to use it.
+        """
+
+        def ready(name: str) -> None:
+            with suppress(CellmoveError):
+                self.reach(name).get_ready()
+
+        def bastion() -> None:
+            with suppress(CellmoveError):
+                self._shells.get_ready()
+
+        works: list[Callable[[], None]] = [partial(ready, name) for name in names]
+        for work in works or [bastion]:
+            thread = threading.Thread(target=work, name="expect", daemon=True)
+            self._expecting.append(thread)
+            thread.start()
 
     def copy_disk(
         self,
@@ -141,6 +171,9 @@ class RemoteHosts:
 
     def close(self) -> None:
         """Hang up everywhere."""
+        for thread in self._expecting:
+            thread.join(_JOIN_SECONDS)
+        self._expecting.clear()
         for hypervisor in self._hypervisors.values():
             hypervisor.close()
         self._hypervisors.clear()

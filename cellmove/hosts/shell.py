@@ -6,9 +6,7 @@ import logging
 import shlex
 import socket
 import threading
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,8 +15,10 @@ import paramiko
 
 from cellmove.errors import StepFailed, Unknown, Unreachable
 from cellmove.hosts.disks import as_user
-from cellmove.hosts.far import far_program
 from cellmove.hosts.leash import TIME_IS_OVER
+from cellmove.hosts.line import Completed, Line
+
+__all__ = ["Completed", "Shell", "Shells"]
 
 CONNECT_SECONDS: Final = 15
 """For each of: connection, banner, sign-in, a channel."""
@@ -33,21 +33,14 @@ _GRACE_SECONDS: Final = 10
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 
-@dataclass(frozen=True, slots=True)
-class Completed:
-    """What a command left."""
-
-    stdout: str
-    stderr: str
-    status: int
-
-
 class Shell:
-    """One host's commands: one connection, opened when needed, and as many channels as needed."""
+    """One host's commands: one connection, opened when needed, and as many lines as needed."""
 
     def __init__(self, connection: Any, gateway: Shell | None = None) -> None:
         self._connection = connection
         self._gateway = gateway
+        self._idle: list[Line] = []
+        self._opening = threading.RLock()
 
     @property
     def host(self) -> str:
@@ -70,22 +63,23 @@ class Shell:
             Unknown: no answer in time, or the link broke: it may have done its work.
             StepFailed: it ended with another status than 0 (only with `check`), or sudo refused.
         """
-        command = shlex.join(as_user(sudo, argv) if sudo else argv)
-        leash = far_program("leash.py", str(len(stdin)), str(timeout_seconds))
-        channel = self.channel()
+        words = as_user(sudo, argv) if sudo else argv
+        command = shlex.join(words)
+        line = self._line()
         try:
-            channel.settimeout(timeout_seconds + _GRACE_SECONDS)
-            channel.exec_command(f"{shlex.join(leash)} {command}")
-            _acknowledge(channel)
-            completed = _finish(channel, stdin, timeout_seconds + _GRACE_SECONDS)
+            given_up = timeout_seconds + _GRACE_SECONDS
+            completed = line.ask(words, stdin, timeout_seconds, given_up)
         except (OSError, EOFError, paramiko.SSHException) as error:
+            line.close()
             raise Unknown(
                 f"No answer from `{command}` on {self.host}.",
                 f"Seen within {timeout_seconds} s: {_words(error)}.",
                 "It has been told to end; look at what it did before going on.",
             ) from error
-        finally:
-            channel.close()
+        except BaseException:
+            line.close()
+            raise
+        self._idle.append(line)
         _judge(completed, command, self.host, check=check, sudo=sudo)
         return completed
 
@@ -108,6 +102,10 @@ class Shell:
         Raises:
             Unreachable: no connection, an unknown host key, or nobody lets us in.
         """
+        with self._opening:
+            return self._connected()
+
+    def _connected(self) -> paramiko.Transport:
         connection = self._connection
         if connection.is_connected:
             return _transport(connection)
@@ -124,9 +122,42 @@ class Shell:
             transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return transport
 
+    def get_ready(self) -> None:
+        """Open a line that the first command will find.
+
+        Raises:
+            Unreachable: the host does not answer.
+        """
+        self._idle.append(self._line())
+
     def close(self) -> None:
         """Hang up; what still runs there ends."""
+        self._idle.clear()
         self._connection.client.close()
+
+    def _line(self) -> Line:
+        """A line with somebody at its other end: one that is idle, else a new one.
+
+        Raises:
+            Unreachable: the host does not answer.
+        """
+        while line := self._idle.pop() if self._idle else None:
+            try:
+                line.check(CONNECT_SECONDS)
+            except TimeoutError:
+                self.close()  # A link that is silent is not asked again.
+            except (OSError, EOFError, paramiko.SSHException):
+                line.close()
+            else:
+                return line
+        channel = self.channel()
+        try:
+            line = Line(channel, CONNECT_SECONDS)
+            line.check(CONNECT_SECONDS)
+        except (OSError, EOFError, paramiko.SSHException) as error:
+            channel.close()
+            raise _unreachable(self.host, self._hop, error) from error
+        return line
 
     @property
     def _hop(self) -> str:
@@ -158,13 +189,24 @@ class Shells:
         self._gateway = self._connection(bastion, NO_GATEWAY) if bastion else NO_GATEWAY
         self._bastion = Shell(self._gateway) if bastion else None
         self._shells: dict[str, Shell] = {}
+        self._making = threading.Lock()
 
     def shell(self, host: str) -> Shell:
         """The shell of the host that the SSH configuration knows by this name."""
-        if host not in self._shells:
-            connection = self._connection(host, self._gateway)
-            self._shells[host] = Shell(connection, self._bastion)
-        return self._shells[host]
+        with self._making:
+            if host not in self._shells:
+                connection = self._connection(host, self._gateway)
+                self._shells[host] = Shell(connection, self._bastion)
+            return self._shells[host]
+
+    def get_ready(self) -> None:
+        """Open the connection to the bastion, if there is one.
+
+        Raises:
+            Unreachable: it does not answer.
+        """
+        if self._bastion:
+            self._bastion.transport()
 
     def close(self) -> None:
         """Hang up everywhere."""
@@ -209,52 +251,6 @@ def _transport(connection: Any) -> paramiko.Transport:
     transport = connection.client.get_transport()
     assert isinstance(transport, paramiko.Transport)
     return transport
-
-
-def _finish(channel: paramiko.Channel, stdin: bytes, seconds: float) -> Completed:
-    """Feed a command, take all it says, and its status; a deadline for the whole."""
-    deadline = time.monotonic() + seconds
-    errors: list[bytes] = []
-    reader = threading.Thread(target=lambda: errors.append(_all_errors(channel)), daemon=True)
-    reader.start()
-    channel.sendall(stdin)
-    output = bytearray()
-    while True:
-        channel.settimeout(max(0.0, deadline - time.monotonic()))
-        data = channel.recv(1 << 16)
-        if not data:
-            break
-        _acknowledge(channel)
-        output += data
-    left = max(0.0, deadline - time.monotonic())
-    if not channel.status_event.wait(left) or channel.exit_status < 0:
-        raise TimeoutError("the connection ended before the command did")
-    reader.join(max(0.0, deadline - time.monotonic()))
-    return Completed(
-        output.decode(errors="replace"),
-        b"".join(errors).decode(errors="replace"),
-        channel.exit_status,
-    )
-
-
-def _acknowledge(channel: paramiko.Channel) -> None:
-    """Say anything, so that the far sshd goes on at once.
-
-    A session without a terminal has Nagle's algorithm: sshd's next small packet waits until the
-    last one is acknowledged, which the machines on the way put off for 40 ms unless there is
-    something to send. (OpenSSH 9.2: packet.c, ssh_packet_set_interactive.)
-    """
-    channel.get_transport().send_ignore(1)
-
-
-def _all_errors(channel: paramiko.Channel) -> bytes:
-    found = bytearray()
-    try:
-        while data := channel.recv_stderr(1 << 16):
-            found += data
-    except (TimeoutError, OSError):
-        pass  # The deadline is told by the other stream.
-    return bytes(found)
 
 
 def _judge(done: Completed, command: str, host: str, *, check: bool, sudo: str | None) -> None:

@@ -11,6 +11,8 @@ from cellmove.services.service import Answer, Service
 
 MICROVERSION = "3.44"
 """Since Queens: attachments that are reserved, connected and completed one after the other."""
+PAGE = "1000"
+"""Attachments of one answer, at most; a cloud may give fewer."""
 GONE = 404
 MISFIT = (404, 406)
 """What a Cinder without that microversion answers: no such path, no such version."""
@@ -28,7 +30,10 @@ class Cinder:
 
     def has_attachments(self) -> bool:
         """Whether Cinder knows attachments as we use them (`MICROVERSION`)."""
-        return self._service.get("/attachments", limit="1").status not in MISFIT
+        answer = self._service.get("/attachments", limit="1")
+        if answer.status not in MISFIT:
+            _done(answer, "Cinder did not say whether it has attachments.")
+        return answer.ok
 
     def volume(self, volume: str) -> VolumeState | None:
         """A volume's state; None when there is no such volume."""
@@ -49,6 +54,21 @@ class Cinder:
         found = _done(answer, f"The attachments of {server} could not be read.")["attachments"]
         mine = (each for each in found if each.get("instance", server) == server)
         return tuple(sorted(map(_attachment, mine), key=lambda attachment: attachment.id))
+
+    def all_attachments(self) -> Mapping[str, tuple[Attachment, ...]]:
+        """Server -> its attachments, of all that Cinder knows; those of no server are left out."""
+        found: dict[str, tuple[Attachment, ...]] = {}
+        after = ""
+        while True:
+            more = {"marker": after} if after else {}
+            answer = self._service.get("/attachments", all_tenants="1", limit=PAGE, **more)
+            page = _done(answer, "The attachments could not be read.")["attachments"]
+            if not page or page[-1]["id"] == after:
+                return found
+            for each in page:
+                if server := each.get("instance"):
+                    found[server] = (*found.get(server, ()), _attachment(each))
+            after = str(page[-1]["id"])
 
     def connection_info(self, attachment: str) -> Mapping[str, object]:
         """How a host reaches the volume, in the form that nova stores.

@@ -24,7 +24,7 @@ class Projects:
         answer = self._service.get(f"/projects/{quote(project, safe='')}")
         if answer.ok:
             return str(answer.body["project"]["id"])
-        named = self._service.get("/projects", name=project).body.get("projects", [])
+        named = self._service.get("/projects", name=project).body["projects"]
         if len(named) == 1:
             return str(named[0]["id"])
         ids = ", ".join(each["id"] for each in named)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cellmove.errors import Refused, StepFailed
-from cellmove.model import Binding, Network, Port, ResourceGroup, Subnet, Vif
+from cellmove.model import Binding, Network, Port, ResourceGroup, ServerPort, Subnet, Vif
 from cellmove.services.service import Answer, Service
 
 TUNNELS = ("vxlan", "gre", "geneve")
 """Network types that nova 26 calls tunneled (network/constants.py: L3_NETWORK_TYPES)."""
+
+PAGE = "1000"
+"""Ports of one answer, at most; a cloud may give fewer."""
 
 
 class Neutron:
@@ -26,7 +29,10 @@ class Neutron:
 
     def has_extension(self, alias: str) -> bool:
         """Whether Neutron has loaded this API extension."""
-        return self._service.get(f"/extensions/{alias}").ok
+        answer = self._service.get(f"/extensions/{alias}")
+        if answer.status != 404:
+            _done(answer, f"Neutron did not say whether it has the extension {alias}.")
+        return answer.ok
 
     def ports(self, server: str) -> tuple[Port, ...]:
         """All ports whose device is this server, ordered by id.
@@ -58,6 +64,24 @@ class Neutron:
             return ()
         found = _done(answer, f"The bindings of port {port} could not be read.")["bindings"]
         return tuple(sorted(map(_binding, found), key=lambda binding: binding.host))
+
+    def server_ports(self) -> tuple[ServerPort, ...]:
+        """The ports of all servers, by id.
+
+        Raises:
+            Refused: Neutron hides the bindings, so we are no administrator.
+        """
+        found = (port for port in self._pages() if port["device_owner"].startswith("compute:"))
+        ports = ((port["device_id"], _port(port)) for port in found)
+        return tuple(ServerPort(port.id, of, port.host, port.vif_type) for of, port in ports)
+
+    def bound_to(self, host: str) -> frozenset[str]:
+        """Ids of the ports with a binding at this host, be it the active one or not.
+
+        Neutron 21: plugins/ml2/plugin.py:_ml2_port_result_filter_hook.
+        """
+        query = {"binding:host_id": host, "fields": "id"}
+        return frozenset(str(port["id"]) for port in self._pages(**query))
 
     def bind(self, port: str, host: str, vnic_type: str, profile: Mapping[str, object]) -> Binding:
         """Create an inactive binding; the binding of that host when there is one already.
@@ -121,13 +145,26 @@ class Neutron:
         found = self._service.get("/ports", device_id=server).body["ports"]
         return sorted(found, key=lambda port: str(port["id"]))
 
+    def _pages(self, **query: str) -> Iterator[Mapping[str, Any]]:
+        """All that a list of ports has, page by page."""
+        after = ""
+        while True:
+            more = {"marker": after} if after else {}
+            page = self._service.get("/ports", limit=PAGE, **query, **more)
+            found = _done(page, "The ports could not be read.")["ports"]
+            if not found or found[-1]["id"] == after:
+                return
+            yield from found
+            after = str(found[-1]["id"])
+
     def _vif(self, found: Mapping[str, Any]) -> Vif:
         network, subnets = self._network(found["network_id"])
         floating = self._service.get("/floatingips", port_id=found["id"])
         leading: dict[str, tuple[str, ...]] = {
             fixed["ip_address"]: () for fixed in found["fixed_ips"]
         }
-        # Without the extension `router` there are none (404).
+        if floating.status != 404:  # as without the extension `router`
+            _done(floating, f"The floating addresses of port {found['id']} could not be read.")
         for each in floating.body["floatingips"] if floating.ok else ():
             leading[each["fixed_ip_address"]] += (each["floating_ip_address"],)
         used = {fixed["subnet_id"] for fixed in found["fixed_ips"]}

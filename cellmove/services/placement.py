@@ -50,6 +50,22 @@ class Placement:
             user_id=found.get("user_id"),
         )
 
+    def held(self) -> Mapping[str, Mapping[str, Mapping[str, int]]]:
+        """Consumer -> provider -> resource class -> amount, of all consumers.
+
+        Placement lists no consumers; it is asked once for each provider.
+        """
+        found: dict[str, dict[str, Mapping[str, int]]] = {}
+        for each in self._listed():
+            provider = each["uuid"]
+            answer = self._service.get(f"/resource_providers/{provider}/allocations")
+            if answer.status == 404:
+                continue  # It went while we were looking.
+            what = f"The allocations on provider {provider} could not be read."
+            for consumer, part in _done(answer, what)["allocations"].items():
+                found.setdefault(consumer, {})[provider] = dict(part["resources"])
+        return found
+
     def replace(self, changes: Sequence[Allocations]) -> None:
         """All of these consumers at once; `generation` is the one expected, None for a new one.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -48,6 +49,18 @@ class Answer:
         return "", ""
 
 
+class Body(dict[str, Any]):
+    """What a service said. Whoever asks for a key that it lacks meets the service's error."""
+
+    def __init__(self, said: Mapping[str, Any], lacks: Callable[[str], CellmoveError]) -> None:
+        """`lacks` makes the error of a key that is not there."""
+        super().__init__(said)
+        self._lacks = lacks
+
+    def __missing__(self, key: str) -> Any:
+        raise self._lacks(key)
+
+
 class Service(Protocol):
     """One service's API: JSON in, JSON out; a path begins behind the API's version."""
 
@@ -56,7 +69,7 @@ class Service(Protocol):
 
         Raises:
             Refused: the cloud does not let us (401, 403), or is too old for us (406).
-            Unreachable: no answer, or only errors of a server (5xx).
+            Unreachable: no answer, only errors of a server (5xx), or nothing that makes sense.
         """
         ...
 
@@ -66,10 +79,15 @@ class Service(Protocol):
         Raises:
             StepFailed: the cloud does not let us (401, 403) or is too old for us (406); nothing
                 was written.
-            Unknown: the answer did not come, so whether it was done is not known.
+            Unknown: the answer did not come, broke off, or makes no sense, so whether it was done
+                is not known.
             Unreachable: the request could not be delivered, so it was not done.
         """
         ...
+
+
+class _Broken(Exception):
+    """An answer came, and it is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +112,16 @@ class HttpService:
         self._timeout = (CONNECT_SECONDS, answer_seconds)
 
     def get(self, path: str, **query: str) -> Answer:
+        for _ in range(READ_RETRIES):
+            with suppress(_Broken):
+                return self._read(path, query)
+        try:
+            return self._read(path, query)
+        except _Broken as error:
+            raise self._unreachable(str(error)) from error
+
+    def _read(self, path: str, query: Mapping[str, str]) -> Answer:
+        """Read; when nobody answers again, but not when the answer breaks off."""
         answer = self._request(
             "GET",
             path,
@@ -117,7 +145,10 @@ class HttpService:
             )
 
         payload = {} if body is None else {"json": body}
-        answer = self._request(method, path, lost, StepFailed, **payload)
+        try:
+            answer = self._request(method, path, lost, StepFailed, **payload)
+        except _Broken as error:
+            raise lost(str(error)) from error
         if answer.status in GATEWAY_ERRORS:
             raise lost(f"It answered {answer.message}.")
         return answer
@@ -138,10 +169,12 @@ class HttpService:
             )
         except ks.Unauthorized as error:  # the token ran out, and there is no new one
             raise forbidden(*sign_in_failed(error)) from error
+        except ks.UnknownConnectionError as error:
+            raise _Broken("Its answer broke off.") from error
         except ks.ClientException as error:
             seen = f"{line(error)}."
             raise (self._unreachable(seen) if _never_sent(error) else lost(seen)) from error
-        answer = Answer(response.status_code, _json(response))
+        answer = self._answer(response, path, lost)
         if answer.status in (401, 403):
             raise forbidden(
                 f"{self._name} does not let us {method} {path}.",
@@ -155,6 +188,22 @@ class HttpService:
                 f"It answered {answer.message}.",
                 f"Upgrade it to a release that has microversion {wanted}.",
             )
+        return answer
+
+    def _answer(self, response: Any, path: str, lost: Callable[[str], CellmoveError]) -> Answer:
+        """What came back; a key that is missed later is told as an answer that makes no sense."""
+        status = response.status_code
+        said = _json(response)
+        if said is None and status < 400:
+            kind = response.headers.get("Content-Type", "no type")
+            raise _Broken(f"It answered {status} with {kind}, which is no JSON.")
+
+        def lacks(key: str) -> CellmoveError:
+            if status >= 400:
+                return lost(f"It answered {answer.message}.")
+            return lost(f"It answered {status} to {path} without `{key}`.")
+
+        answer = Answer(status, Body(said or {}, lacks))
         return answer
 
     def _unreachable(self, seen: str) -> CellmoveError:
@@ -196,9 +245,12 @@ def line(error: Exception) -> str:
     return text[:300].rstrip(".")
 
 
-def _json(response: Any) -> Mapping[str, Any]:
+def _json(response: Any) -> Mapping[str, Any] | None:
+    """The object in an answer; none of an empty answer is empty, none in another is None."""
+    if not response.content:
+        return {}
     try:
         body = response.json()
     except ValueError:
-        return {}
-    return body if isinstance(body, dict) else {}
+        return None
+    return body if isinstance(body, dict) else None

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import logging
+import sys
+import threading
 import warnings
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cellmove.errors import Refused, Unreachable
+from cellmove.errors import CellmoveError, Refused, Unreachable
 from cellmove.services.service import Absent, HttpService, Service, causes, line, sign_in_failed
 
 if TYPE_CHECKING:
     from keystoneauth1.plugin import BaseAuthPlugin
     from openstack.config.cloud_region import CloudRegion
 
-__all__ = ["Identity", "Service", "Session", "sign_in"]
+__all__ = ["Identity", "Service", "Session", "begin_sign_in", "sign_in"]
 
 T = TypeVar("T")
 
@@ -123,12 +128,22 @@ def sign_in(cloud: str | None, request_id: str, service_cloud: str | None = None
         Refused: no such cloud, or it does not take our password.
         Unreachable: Keystone does not answer.
     """
+    return begin_sign_in(cloud, request_id, service_cloud)()
 
-    def attempt() -> Session:
-        region = _region(cloud)
-        session = region.get_session()
+
+def begin_sign_in(
+    cloud: str | None, request_id: str, service_cloud: str | None = None
+) -> Callable[[], Session]:
+    """Like `sign_in`, but answers at once: what it answers waits for Keystone, and raises.
+
+    Keystone takes a third of a second for each password; both are asked at the same time.
+    """
+
+    def attempt() -> Callable[[], Session]:
+        region = _configured(lambda: _region(cloud))
+        session = _configured(region.get_session)
         session.additional_headers["X-Openstack-Request-Id"] = request_id
-        user = region.get_auth()
+        user = _configured(region.get_auth)
         if user is None or not hasattr(
             user, "get_access"
         ):  # `none`, `admin_token`: they ask nobody who we are
@@ -137,26 +152,103 @@ def sign_in(cloud: str | None, request_id: str, service_cloud: str | None = None
                 f"auth_type is {region.config.get('auth_type')!r}: it does not say who we are.",
                 "Sign in to Keystone: with a password, an application credential, a token...",
             )
-        access = user.get_access(session)
-        if service_cloud is not None:
-            service = _region(service_cloud).get_auth()
-            service.get_token(session)  # type: ignore[union-attr]
-            session.auth = _with_service_token(user, service)  # type: ignore[arg-type]
-        return Session(region, Identity.of(access))
+        service = _configured(_region(service_cloud).get_auth) if service_cloud else None
+        access = _begun(lambda: user.get_access(session))
+        token = _begun(lambda: service.get_token(session)) if service else None
 
-    return _signing_in(attempt)
+        def signed_in() -> Session:
+            who = Identity.of(access())
+            if service and token:
+                token()
+                session.auth = _with_service_token(user, service)
+            return Session(region, who)
+
+        return signed_in
+
+    try:
+        begun = _signing_in(attempt)
+    except CellmoveError as error:
+        failed = error  # told when the session is wanted
+
+        def fail() -> Session:
+            raise failed
+
+        return fail
+    return lambda: _signing_in(begun)
+
+
+def _begun(work: Callable[[], T]) -> Callable[[], T]:
+    """Begin this in a thread; what is answered waits for it, and raises what it raised."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except Exception as error:  # noqa: BLE001 - whoever waits raises it
+            future.set_exception(error)
+
+    # Not an executor's: the interpreter's end would wait for those.
+    threading.Thread(target=run, name="sign-in", daemon=True).start()
+    return future.result
+
+
+def _configured(work: Callable[[], T]) -> T:
+    """Do what only reads the configuration: openstacksdk believes whatever stands in it.
+
+    Raises:
+        Refused: it stumbled. What it says then may quote the file, and so a password.
+    """
+    from yaml import YAMLError  # type: ignore[import-untyped]
+
+    try:
+        return work()
+    except (AttributeError, LookupError, OSError, TypeError, ValueError, YAMLError) as error:
+        raise Refused(
+            "The cloud to sign in to is not configured.",
+            f"openstacksdk cannot make sense of clouds.yaml or OS_*: {type(error).__name__}.",
+            "Mend it; `openstack token issue` fails as well until then.",
+        ) from None
 
 
 def _region(cloud: str | None) -> CloudRegion:
     """Read the configuration only: nothing is sent."""
-    from openstack.config import OpenStackConfig
+    with _WithoutConnection():
+        from openstack.config import OpenStackConfig
 
-    with warnings.catch_warnings():  # openstacksdk 4.22 warns of its own defaults (InfluxDB)
-        warnings.simplefilter("ignore", PendingDeprecationWarning)
+    with warnings.catch_warnings():  # openstacksdk 4.22 warns even of its own defaults (InfluxDB)
+        warnings.simplefilter("ignore")
         region = OpenStackConfig(app_name="cellmove").get_one(cloud=cloud)
     if region.config.get("api_timeout") is None:
         region.config["api_timeout"] = ANSWER_SECONDS
     return region
+
+
+class _WithoutConnection:
+    """While `openstack` is imported, an empty module in the place of `openstack.connection`.
+
+    That one imports all services' classes, 440 modules: longer than the rest of a sign-in, and
+    nothing of it is used here. Whoever imports it later gets the real one.
+    """
+
+    NAME = "openstack.connection"
+
+    def find_spec(self, name: str, _path: object, _target: object = None) -> ModuleSpec | None:
+        return ModuleSpec(name, self) if name == self.NAME else None  # type: ignore[arg-type]
+
+    def create_module(self, _spec: ModuleSpec) -> None:
+        """The usual kind."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        vars(module)["Connection"] = None  # named in annotations
+
+    def __enter__(self) -> None:
+        if "openstack" not in sys.modules:
+            sys.meta_path.insert(0, self)
+
+    def __exit__(self, *_: object) -> None:
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+            sys.modules.pop(self.NAME, None)
 
 
 def _with_service_token(user: BaseAuthPlugin, service: BaseAuthPlugin) -> BaseAuthPlugin:
@@ -168,7 +260,9 @@ def _with_service_token(user: BaseAuthPlugin, service: BaseAuthPlugin) -> BaseAu
 def _signing_in(attempt: Callable[[], T]) -> T:
     """Run what may read clouds.yaml or ask Keystone; its failures as cellmove's errors."""
     from keystoneauth1 import exceptions as ks
-    from openstack.exceptions import SDKException
+
+    with _WithoutConnection():
+        from openstack.exceptions import SDKException
 
     try:
         return attempt()

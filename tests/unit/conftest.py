@@ -54,7 +54,7 @@ class Terminal:
 
     @contextmanager
     def open_cloud(
-        self, _config: Config, *, request_id: str, progress: Callable[[Transfer], None]
+        self, _config: Config, *, request_id: str, progress: Callable[[Transfer], None], **_: object
     ) -> Iterator[OpenCloud]:
         """In place of the real one."""
         self.requests.append(request_id)
@@ -77,6 +77,7 @@ def terminal(
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("CELLMOVE_DATABASE_URL", "mysql+pymysql://nobody@nowhere/nova_api")
     monkeypatch.setattr(desk, "open_cloud", terminal.open_cloud)
+    monkeypatch.setattr("cellmove.cli.early.begin", lambda _config: None)
     return terminal
 
 

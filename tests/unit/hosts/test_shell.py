@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import paramiko
 import pytest
 
 from cellmove.errors import StepFailed, Unknown, Unreachable
@@ -60,6 +63,71 @@ def test_much_is_heard_on_both_streams(shell: Shell) -> None:
     done = shell.run(["sh", "-c", command])
 
     assert (len(done.stdout), len(done.stderr)) == (3_000_000, 3_000_000)
+
+
+def test_commands_follow_each_other_on_one_line(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = counted(shell, monkeypatch)
+
+    said = [shell.run(["printf", "%s", word], stdin=b"x" * 9).stdout for word in ("a", "", "b")]
+
+    assert said == ["a", "", "b"]
+    assert len(opened) == 1
+
+
+def test_the_line_that_was_got_ready_is_the_next_commands(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = counted(shell, monkeypatch)
+    shell.get_ready()
+
+    assert shell.run(["echo", "hello"], timeout_seconds=5).stdout == "hello\n"
+    assert len(opened) == 1
+
+
+def test_commands_at_the_same_time_do_not_wait_for_each_other(shell: Shell, tmp_path: Path) -> None:
+    """Each waits until the other has begun."""
+
+    def meet(mine: str, others: str) -> str:
+        wait = f"touch {tmp_path}/{mine}; while [ ! -e {tmp_path}/{others} ]; do sleep 0.1; done"
+        return shell.run(["sh", "-c", f"{wait}; echo {mine}"], timeout_seconds=20).stdout
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(meet, ("a", "b"), ("b", "a"))) == ["a\n", "b\n"]
+
+
+def test_a_line_that_ended_while_nobody_spoke_is_replaced(shell: Shell) -> None:
+    far = int(shell.run(["sh", "-c", "echo $PPID"]).stdout)
+    os.kill(far, signal.SIGKILL)
+    assert ends_soon(far)
+
+    assert shell.run(["echo", "again"]).stdout == "again\n"
+
+
+def test_a_host_without_python_is_told(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = ("no-such-python", "-c", "")
+    monkeypatch.setattr("cellmove.hosts.line.far_program", lambda _name: missing)
+
+    shells = Shells(sshd.config, "bastion")
+
+    with pytest.raises(Unreachable, match=r"far cannot be reached.*no-such-python"):
+        shells.shell("far").run(["true"])
+    shells.close()
+
+
+def counted(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """One for each channel that is opened from now on; none is open."""
+    shell.close()
+    opened: list[None] = []
+    channel = shell.channel
+
+    def counting() -> paramiko.Channel:
+        opened.append(None)
+        return channel()
+
+    monkeypatch.setattr(shell, "channel", counting)
+    return opened
 
 
 def test_a_failed_command_is_told_with_what_it_said(shell: Shell) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import jinja2
 import pytest
 
-from cellmove.hosts import connect, disks, firmware, iscsi, switch
+from cellmove.hosts import connect, disks, firmware, inventory, iscsi, switch
 from cellmove.hosts.disks import Layout
 from cellmove.model import Port
 
@@ -35,6 +35,8 @@ AS_NOVA = {
     "make a mount point": connect.make_mount_point(MOUNT_POINT),
     "look for the directory": disks.exists(HERE),
     "list it": disks.listing(HERE),
+    "list all directories": disks.listing(LAYOUT.instances_path),
+    "find what is half copied": inventory.find_halves(LAYOUT.instances_path),
     "read nova's note": disks.content(LAYOUT.info(SERVER)),
     "look at a disk": disks.image_info(DISK, "qcow2"),
     "look at a disk of unknown format": disks.image_info(LAYOUT.disk(SERVER, "disk.eph0"), None),
@@ -118,6 +120,12 @@ REFUSED = {
         "--wrap=0",
         f"{firmware.DIRECTORY}/../x_VARS.fd",
     ),
+    "a search that runs something": (
+        *inventory.find_halves(LAYOUT.instances_path),
+        *("-exec", "/usr/bin/rm", "{}", ";"),
+    ),
+    "a search elsewhere": inventory.find_halves("/etc"),
+    "a list of another directory": disks.listing("/etc"),
     "a set-uid file": ("/usr/bin/install", "--mode=4755", "/dev/stdin", NVRAM),
     "all of the firmware's directory": ("/usr/bin/rm", "-f", f"{firmware.DIRECTORY}/*"),
     "a patch port": (*switch.unplug("br-int", PORT)[:-1], "int-br-ex"),
