@@ -99,6 +99,18 @@ class Binding:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerPort:
+    """A port of any server, in a list of all of them."""
+
+    id: str
+    server: str
+    """What Neutron calls its device."""
+    host: str
+    """Of the active binding; empty: none."""
+    vif_type: str
+
+
+@dataclass(frozen=True, slots=True)
 class Network:
     """A Neutron network, as nova's network cache knows it."""
 

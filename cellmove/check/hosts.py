@@ -7,7 +7,7 @@ from functools import partial
 from typing import Final, Protocol
 
 from cellmove.check.findings import Finding, Result, fail, guarded, ok, warn
-from cellmove.hosts import connect, disks, firmware, iscsi, switch
+from cellmove.hosts import connect, disks, firmware, inventory, iscsi, switch
 from cellmove.hosts.disks import Argv, Layout
 from cellmove.model import Port
 
@@ -64,6 +64,8 @@ def privileged(layout: Layout, bridge: str = "br-int") -> list[tuple[str, Argv]]
     nova = (
         disks.exists(directory),
         disks.listing(directory),
+        disks.listing(layout.instances_path),
+        inventory.find_halves(layout.instances_path),
         disks.content(layout.info(_SERVER)),
         disks.make_directory(directory),
         disks.remove_directory(directory),

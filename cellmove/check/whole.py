@@ -54,7 +54,7 @@ def _configuration(config: Callable[[], Config]) -> Iterator[Finding]:
 
 
 def _journal(journal: Callable[[], Journal]) -> Iterator[Finding]:
-    unfinished = [entry for entry in journal().entries() if entry.is_open]
+    unfinished = journal().entries(only_open=True, brief=True)
     if unfinished:
         seen = f"{journal().where}, {len(unfinished)} move(s) neither finished nor taken back"
         yield warn("journal", seen, "`cellmove moves` lists them.")

@@ -8,7 +8,7 @@ import uuid
 import pytest
 
 from cellmove.errors import StepFailed
-from cellmove.model import Binding
+from cellmove.model import Binding, ServerPort
 from tests.contract.conftest import GUARANTEES, PROFILE, NetworkWorld
 
 
@@ -51,6 +51,17 @@ def test_a_second_binding_is_inactive_and_bound(networks: NetworkWorld) -> None:
     assert made.details["bridge_name"] == "br-int"
     assert made in networks.network.bindings(port)
     assert seen(networks, port)[networks.source] == (True, "ovs")
+
+
+def test_lists_of_all_have_the_port_with_its_active_binding_and_both_hosts_have_it(
+    networks: NetworkWorld,
+) -> None:
+    server, port = networks.new_port()
+    assert port not in networks.network.bound_to(networks.target)
+    networks.network.bind(port, networks.target, "normal", {})
+    assert ServerPort(port, server, networks.source, "ovs") in networks.network.server_ports()
+    for host in (networks.source, networks.target):
+        assert port in networks.network.bound_to(host)
 
 
 def test_binding_twice_is_once(networks: NetworkWorld) -> None:

@@ -38,6 +38,7 @@ def test_what_is_given_is_held(placements: PlacementWorld) -> None:
     held = placements.placement.allocations(consumer)
     assert held == replace(wanted(consumer, placements.source), generation=held.generation)
     assert held.generation is not None
+    assert placements.placement.held()[consumer] == held.resources
 
 
 def test_every_write_counts_the_generation_up(placements: PlacementWorld) -> None:

@@ -98,6 +98,7 @@ def test_a_reservation_leads_nowhere_and_holds_the_volume(world: VolumesWorld) -
     volume, server = world.new_volume(), new_server()
     attachment = reserved(world, volume, server)
     assert statuses(world, server) == ["reserved"]
+    assert world.volumes.all_attachments()[server] == world.volumes.attachments(server)
     assert world.volumes.connection_info(attachment) == {}
     found = world.volumes.volume(volume)
     assert found is not None
