@@ -8,6 +8,8 @@ from typing import Any, NoReturn
 
 import click
 
+from cellmove.cli.audit import audit
+from cellmove.cli.drain import drain
 from cellmove.cli.options import Group, Options, bwlimit
 from cellmove.errors import CellmoveError, Exit, Usage
 
@@ -16,7 +18,7 @@ Exit codes say what state the cloud is in:
   0  done                          4  failed, and something remains
   1  refused, nothing touched      5  stopped on request; resume goes on
   2  wrong usage                   6  some servers of several failed
-  3  failed, wholly taken back     7  check or compare found something"""
+  3  failed, wholly taken back     7  check, compare or audit found something"""
 
 pass_options = click.make_pass_decorator(Options, ensure=True)
 
@@ -38,8 +40,9 @@ def cellmove() -> None:
       cellmove resize web-1 --to-cell cell2
       cellmove confirm web-1            (or: cellmove revert web-1)
 
-    SERVER is a UUID, or a name that only one server bears. What was begun is in the journal:
-    a move that failed or was stopped goes on with `resume` or is taken back with `undo`.
+    SERVER is a UUID, or a name that only one server bears; `-` reads them from standard
+    input. What was begun is in the journal: a move that failed or was stopped goes on with `resume`
+    or is taken back with `undo`.
     """  # noqa: D301 - click wants a real backspace
 
 
@@ -53,7 +56,7 @@ _servers = click.argument("servers", metavar="SERVER...", nargs=-1, required=Tru
 
 
 @cellmove.command()
-@click.argument("server")
+@click.argument("servers", metavar="[SERVER...]", nargs=-1)
 @click.option("--flavor", metavar="FLAVOR", help="New flavor, by name or id; else it stays.")
 @click.option("--to-host", metavar="HOST", help="Target hypervisor; else the best ones.")
 @click.option("--to-cell", metavar="CELL", help="Target cell, by name or UUID; else any.")
@@ -66,7 +69,17 @@ _servers = click.argument("servers", metavar="SERVER...", nargs=-1, required=Tru
     show_default=True,
     help="Take a failed move back, or leave it to be resumed.",
 )
+@click.option(
+    "--same-cell",
+    type=click.Choice(["refuse", "nova"]),
+    default="refuse",
+    show_default=True,
+    help="When the best host is in the server's own cell: refuse, or ask nova to do it and wait.",
+)
+@click.option("--explain", is_flag=True, help="Show every host, and why it is chosen or not.")
 @_dry_run
+@click.option("--out", metavar="FILE", help="With --dry-run: write the plan to this new file.")
+@click.option("--plan", "planned", metavar="FILE", help="Do exactly this plan, or refuse.")
 @click.option(
     "-y",
     "--yes",
@@ -75,20 +88,33 @@ _servers = click.argument("servers", metavar="SERVER...", nargs=-1, required=Tru
     help="Taken as by every verb; resize never asks, for it can be taken back.",
 )
 @pass_options
-def resize(options: Options, /, *, server: str, **wish: Any) -> Exit:
-    """Move SERVER into another cell, up to VERIFY_RESIZE.
+def resize(options: Options, /, *, servers: tuple[str, ...], **asked: Any) -> Exit:
+    """Move each SERVER into another cell, up to VERIFY_RESIZE.
 
     The disks of a running guest are copied while it runs. Then it is shut down, what it wrote last
     is copied, and it is started in the other cell. Its disks in the old one stay until `confirm`.
+    With `-` for SERVER they are read from standard input, one a line.
+
+    A plan that --out has written is refused once the cloud is no longer as it was.
 
     \b
     Examples:
       cellmove resize web-1 --to-host cmp2a --dry-run
       cellmove resize web-1 --flavor m1.large
+      cellmove resize web-1 --to-cell cell2 --dry-run --explain --out web-1.json
+      cellmove resize --plan web-1.json
     """  # noqa: D301 - click wants a real backspace
-    from cellmove.cli import work
+    wish = {name: asked.pop(name) for name in ("flavor", "to_host", "to_cell", "cold")}
+    if asked["planned"] is None and not servers:
+        raise click.UsageError("Missing argument 'SERVER...': name one, or a plan with --plan.")
+    if asked["planned"] is not None and (any(wish.values()) or asked["out"]):
+        raise click.UsageError("--plan goes without --flavor, --to-*, --cold and --out.")
+    if asked["out"] is not None and not asked["dry_run"]:
+        raise click.UsageError("--out wants --dry-run.")
+    options.sign_in_early()
+    from cellmove.cli import planning, work
 
-    return work.resize(options, server, **wish)
+    return work.resize(options, servers, wish=planning.Wish(**wish), **asked)
 
 
 @cellmove.command()
@@ -102,6 +128,7 @@ def confirm(options: Options, /, *, servers: tuple[str, ...], dry_run: bool, yes
     Deletes the old disks and records: there is no way back. On a terminal it asks first; without
     a terminal it wants --yes (a script must not hang, nor delete by accident).
     """
+    options.sign_in_early()
     from cellmove.cli import work
 
     return work.end(options, "confirm", servers, dry_run=dry_run, yes=yes)
@@ -118,9 +145,13 @@ def revert(options: Options, /, *, servers: tuple[str, ...], dry_run: bool, yes:
     Throws away what it wrote to its disk since the resize. On a terminal it asks first; without
     a terminal it wants --yes (a script must not hang, nor delete by accident).
     """
+    options.sign_in_early()
     from cellmove.cli import work
 
     return work.end(options, "revert", servers, dry_run=dry_run, yes=yes)
+
+
+cellmove.add_command(drain)
 
 
 @cellmove.command("list")
@@ -134,6 +165,7 @@ def servers(options: Options, /, **only: str | None) -> Exit:
     Newest first. A server that is resized into another cell is listed where it is now; the hidden
     copy is not listed. Left out are servers in no cell: being built, or never placed (cell0).
     """
+    options.sign_in_early()
     from cellmove.cli import work
 
     return work.servers(options, **only)
@@ -148,6 +180,7 @@ def compare(options: Options, /, *, server: str) -> Exit:
     Between a resize and its end both cells have its records. What each cell has for itself by
     design is not shown. Ends with 7 when there is a difference.
     """
+    options.sign_in_early()
     from cellmove.cli import work
 
     return work.compare(options, server)
@@ -222,6 +255,9 @@ def check(options: Options, /, *, server: str | None, **wish: str | None) -> Exi
     return work.check(options)
 
 
+cellmove.add_command(audit)
+
+
 @cellmove.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @pass_options
@@ -257,6 +293,7 @@ def run(argv: Sequence[str]) -> int:
     """Run one command; errors are printed here and nowhere else."""
     options = Options()
     try:
+        _require_text(argv)
         code = cellmove.main(list(argv), prog_name="cellmove", standalone_mode=False, obj=options)
         return int(code or 0)
     except click.UsageError as error:
@@ -269,6 +306,17 @@ def run(argv: Sequence[str]) -> int:
         return _failed(options, error, error)
     except Exception as error:
         return _failed(options, _defect(error), error)
+
+
+def _require_text(argv: Sequence[str]) -> None:
+    """Bytes that are no UTF-8 come as half characters, which nobody could print or look for.
+
+    Raises:
+        click.UsageError: there are some.
+    """
+    for word in argv:
+        if any("\ud800" <= character <= "\udfff" for character in word):
+            raise click.UsageError(f"Argument {word!a} is no UTF-8.")
 
 
 def _failed(options: Options, said: CellmoveError, cause: BaseException) -> int:

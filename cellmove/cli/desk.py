@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -15,12 +16,13 @@ from pathlib import Path
 from cellmove.cli.options import Options
 from cellmove.cloud import Cloud
 from cellmove.conductor import Conductor
-from cellmove.config import Config, load, require_database
-from cellmove.errors import Exit, Refused, Stopped
+from cellmove.config import Config, has_password, load, require_database
+from cellmove.errors import Exit, Refused, Stopped, Usage
 from cellmove.intake import Actor
 from cellmove.intake.quota import Quota
 from cellmove.interrupts import Interrupts
 from cellmove.journal import Entry, Journal, Mark, default_path, under_way
+from cellmove.model import Transfer
 from cellmove.notices import Notices, Sender, open_sender
 from cellmove.opening import OpenCloud, open_cloud
 from cellmove.plan import plan
@@ -56,14 +58,29 @@ class Desk:
         """The journal; made when there is none.
 
         Raises:
+            Usage: --journal bears a password.
             Unreachable: it cannot be opened.
         """
-        return Journal(self.journal_place)
+        if has_password(self._options.journal or ""):
+            raise Usage(
+                "The URL of --journal bears a password.",
+                "All users of this machine can read it (`ps`).",
+                "Leave it out, and name `password_file` in [journal] of the configuration.",
+            )
+        settings = self.config.journal
+        return Journal(
+            self.journal_place, password=settings.password, lease_seconds=settings.lease_seconds
+        )
 
     @property
     def journal_place(self) -> Path | str:
         """Where the journal is or will be."""
         return self._options.journal or self.config.journal.url or default_path(os.environ)
+
+    @property
+    def bwlimit(self) -> int:
+        """Bytes a second of each copy of a disk, at most; 0: as fast as it can."""
+        return self._options.bwlimit
 
     def refuse_if_under_way(self, asked: str, *, dry_run: bool) -> None:
         """Say which command goes on, rather than that the server is locked (by us).
@@ -76,18 +93,31 @@ class Desk:
         place = str(self.journal_place)
         if dry_run and "://" not in place and not Path(place).exists():
             return
-        for entry in self.journal.entries():
-            if entry.is_open and asked in (entry.move.server, entry.move.name):
+        for entry in self.journal.entries(only_open=True, brief=True):
+            if asked in (entry.move.server, entry.move.name):
                 raise under_way(entry)
 
     @contextmanager
-    def cloud(self, request_id: str | None = None) -> Iterator[OpenCloud]:
-        """The cloud; every service's log will bear the request id, a new one if none is given."""
+    def cloud(
+        self,
+        request_id: str | None = None,
+        *,
+        progress: Callable[[Transfer], None] | None = None,
+        bwlimit: int | None = None,
+    ) -> Iterator[OpenCloud]:
+        """The cloud; every service's log will bear the request id, a new one if none is given.
+
+        `progress` is told of copies, else the display is; `bwlimit` instead of the command's.
+        """
         require_database(self.config, os.environ)
-        request_id = request_id or f"req-{uuid.uuid4()}"
-        progress, bwlimit = self.display.transfer, self._options.bwlimit
+        early = None if request_id else self._options.signing_in
+        request_id = request_id or (early.request_id if early else f"req-{uuid.uuid4()}")
         with open_cloud(
-            self.config, request_id=request_id, progress=progress, bwlimit=bwlimit
+            self.config,
+            request_id=request_id,
+            progress=progress or self.display.transfer,
+            bwlimit=self._options.bwlimit if bwlimit is None else bwlimit,
+            signing_in=early.session if early else None,
         ) as opened:
             yield opened
 
@@ -110,20 +140,29 @@ class Desk:
         Raises:
             Refused: another process works on the move.
         """
+        turn = threading.Lock()
 
         def watch(step: Step, mark: Mark) -> None:
-            if mark in (Mark.FAILED, Mark.UNDOING):
-                interrupts.hold()
-            self.display.step(step, mark)
-            for tell in notices:
-                tell(step, mark)
+            with turn:
+                if mark in (Mark.FAILED, Mark.UNDOING):
+                    interrupts.hold()
+                self.display.step(step, mark)
+                for tell in notices:
+                    tell(step, mark)
 
-        with self.journal.lease(entry.move.id), self._notices(cloud, entry) as notices:
+        with (
+            self.journal.lease(entry.move.id) as lease,
+            self.notices(cloud, entry) as notices,
+        ):
+
+            def should_stop() -> bool:
+                return interrupts.should_stop() or lease.lost
+
             title = f"Move {entry.number}: {entry.verb} {entry.move.name}"
             self.display.begin(title, plan(entry.verb, entry.move))
             interrupts.release()
             try:
-                yield Conductor(self.journal, cloud, watch, interrupts.should_stop)
+                yield Conductor(self.journal, cloud, watch, should_stop, abreast=True)
             except KeyboardInterrupt:
                 raise Stopped(
                     "Stopped, as asked.",
@@ -134,7 +173,7 @@ class Desk:
                 self.display.end()
 
     @contextmanager
-    def _notices(self, cloud: Cloud, entry: Entry) -> Iterator[list[Notices]]:
+    def notices(self, cloud: Cloud, entry: Entry) -> Iterator[list[Notices]]:
         """Who tells the cloud's listeners of the steps; nobody unless that is configured.
 
         What keeps them from telling is said, and keeps nobody from moving.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 import click
 
-from cellmove import errors
 from cellmove.cli.desk import Desk
+from cellmove.draining.tries import Tries
 from cellmove.errors import CellmoveError, Exit, Stopped
 from cellmove.interrupts import Interrupts
 from cellmove.journal import Entry, Verb
@@ -23,9 +23,6 @@ from cellmove.report.plans import Plan, Plans
 
 Intake = Callable[[OpenCloud, str, Collection[str]], Move]
 """Takes a server in; hosts of these names were tried and are not to be chosen again."""
-
-FELT = "stop-source-guest"
-"""From this step on a move is felt by the server's users: it is not tried again elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,43 +83,24 @@ class Doing:
 
     def _tried(self, opened: OpenCloud, interrupts: Interrupts, taken: Outcome) -> Outcome:
         """On the best host, then on its alternates, as long as no user has felt anything."""
-        tried = [self._one(opened, interrupts, taken)]
-        while following := self._alternate(opened, tried):
-            tried.append(self._one(opened, interrupts, following))
-        return _told(tried)
-
-    def _alternate(self, opened: OpenCloud, tried: Sequence[Outcome]) -> Outcome | None:
-        """The same for the next best host of the same cell, if that is worth a try."""
-        last = tried[-1]
-        if len(tried) >= self.hosts or not self._unfelt(last):
-            return None
-        gone = [each.move.target for each in tried if each.move]
-        move: Move | None = None
-        with suppress(CellmoveError):  # why the first one failed is what matters
-            move = self.intake(opened, last.asked, [host.name for host in gone])
-        if move is None or move.target.cell != gone[0].cell:
-            return None
-        self.desk.remark(f"{last.error} Now trying {move.target.name}.")
-        return Outcome(self.verb, last.asked, move)
-
-    def _unfelt(self, outcome: Outcome) -> bool:
-        """Whether it failed, is wholly taken back, and the guest was never stopped for it."""
-        if not isinstance(outcome.error, errors.TakenBack):
-            return False
-        entry = self.desk.journal.entry(str(outcome.number))
-        return all(event.step != FELT for event in entry.events)
-
-    def _one(self, opened: OpenCloud, interrupts: Interrupts, taken: Outcome) -> Outcome:
         assert taken.move is not None  # refused ones never come here
-        number: int | None = None
-        try:
-            number = self.desk.journal.open_move(taken.verb, taken.move)
-            entry = self.desk.journal.entry(str(number))
-            conduct(self.desk, opened, entry, interrupts, take_back=self.take_back)
-            down = downtime_seconds(self.desk.journal.entry(str(number)))
-        except CellmoveError as error:
-            return replace(taken, number=number, error=error)
-        return replace(taken, number=number, downtime_seconds=down)
+        tries = Tries(
+            self.desk.journal,
+            self.verb,
+            conduct=partial(self._conduct, opened, interrupts),
+            another=partial(self.intake, opened, taken.asked),
+            most=self.hosts,
+            remark=self.desk.remark,
+        )
+        done = tries.of(taken.move)
+        outcome = replace(taken, move=done.move, number=done.number, error=done.error)
+        if done.error:
+            return outcome
+        entry = self.desk.journal.entry(str(done.number))
+        return replace(outcome, downtime_seconds=downtime_seconds(entry))
+
+    def _conduct(self, opened: OpenCloud, interrupts: Interrupts, entry: Entry) -> None:
+        conduct(self.desk, opened, entry, interrupts, take_back=self.take_back)
 
 
 def conduct(
@@ -132,22 +110,6 @@ def conduct(
     steps = plan(entry.verb, entry.move)
     with desk.conductor(opened.cloud, entry, interrupts) as conductor:
         conductor.conduct(entry.number, steps, take_back=take_back)
-
-
-def _told(tried: Sequence[Outcome]) -> Outcome:
-    """The last try's outcome; when all failed, with the reasons of all."""
-    last = tried[-1]
-    if len(tried) == 1 or not isinstance(last.error, errors.TakenBack):
-        return last
-    reasons = [
-        f"{each.move.target.name}: {each.error.seen}" for each in tried if each.move and each.error
-    ]
-    error = errors.TakenBack(
-        f"All of {len(tried)} hosts failed, and each try is wholly taken back.",
-        " ".join(reasons),
-        last.error.do,
-    )
-    return replace(last, error=error)
 
 
 def _looked(opened: OpenCloud, verb: Verb, taken: Sequence[Outcome]) -> Plans:

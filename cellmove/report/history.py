@@ -10,9 +10,12 @@ from itertools import pairwise
 from rich.console import Console
 from rich.text import Text
 
+from cellmove.conductor import remains
 from cellmove.journal import Entry, Mark
+from cellmove.plan import plan
 from cellmove.report.base import Document, duration, table
 from cellmove.report.downtime import downtime_seconds
+from cellmove.report.failures import print_remains
 from cellmove.report.moves import (
     entry_document,
     move_facts,
@@ -108,6 +111,7 @@ class Shown:
         return {
             "command": "show",
             "move": entry_document(self.entry),
+            "downtime_seconds": downtime_seconds(self.entry),
             "steps": [
                 {
                     "number": number,
@@ -119,6 +123,7 @@ class Shown:
                 }
                 for number, line in self._lines()
             ],
+            "remains": list(self._remains()),
             "next": next_commands(self.entry, self.later),
         }
 
@@ -141,7 +146,11 @@ class Shown:
             )
         console.print(steps)
         console.print()
+        print_remains(console, self._remains())
         print_next(console, next_commands(entry, self.later))
+
+    def _remains(self) -> tuple[str, ...]:
+        return remains(self.entry, plan(self.entry.verb, self.entry.move))
 
     def _lines(self) -> list[tuple[int, StepLine]]:
         return [(n, step_line(self.entry, name)) for n, name in enumerate(self.steps, 1)]

@@ -10,7 +10,6 @@ from rich.table import Table
 from cellmove.journal import Entry, State, Verb
 from cellmove.model import Flavor, Host, Move
 from cellmove.report.base import Document, facts, size
-from cellmove.report.downtime import downtime_seconds
 
 _STYLES = {
     State.OPEN: "yellow",
@@ -41,7 +40,6 @@ def entry_document(entry: Entry) -> Document:
         "verb": entry.verb,
         "state": entry.state.value,
         "created_at": entry.created_at,
-        "downtime_seconds": downtime_seconds(entry),
     }
     return own | move_document(entry.move)
 

@@ -109,9 +109,8 @@ class TakenBack:
     def print(self, console: Console) -> None:
         """One line."""
         entry = self.entry
-        console.print(
-            f"Move {entry.number} is wholly taken back: {entry.move.name} is as it was before."
-        )
+        how = entry.events[-1].note or f"{entry.move.name} is as it was before."
+        console.print(f"Move {entry.number} is wholly taken back: {how}")
 
 
 def print_next(console: Console, commands: Sequence[str]) -> None:

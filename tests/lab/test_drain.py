@@ -1,0 +1,205 @@
+"""Eight servers leave their hypervisors: killed in the middle, on alternates, by two at once."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lab.kit.guest import INSTANCES, GuestWatch
+from tests.lab.kit.nova import Nova, lab_session
+from tests.lab.kit.places import OUTPUTS, host_run, run
+from tests.lab.kit.program import Cellmove, Completed
+
+pytestmark = pytest.mark.lab
+
+DATABASE_SERVER = "10.98.0.30"
+TARGETS = ("cmp2a", "cmp2b")
+
+
+@dataclass(frozen=True, slots=True)
+class Herd:
+    """Four servers on cmp1a, then four on cmp1b; nobody else's bear such names."""
+
+    nova: Nova
+    prefix: str
+    guests: tuple[GuestWatch, ...]
+    begun: float
+
+    def name(self, number: int) -> str:
+        return f"{self.prefix}-{number}"
+
+    def server(self, number: int) -> str:
+        return self.guests[number].server
+
+
+@pytest.fixture(scope="module")
+def herd(admin_nova: Nova) -> Iterator[Herd]:
+    prefix = f"drain-{uuid.uuid4().hex[:6]}"
+    begun = time.time()
+
+    novas = [Nova(lab_session(project="demo")) for _ in range(8)]
+
+    def boot(number: int) -> GuestWatch:
+        nova = novas[number]
+        host = "cmp1a" if number < 4 else "cmp1b"
+        try:
+            server = nova.boot(f"{prefix}-{number}", host, config_drive=False)
+        finally:
+            admin_nova.servers.extend(nova.servers)
+        guest = GuestWatch.of(nova, server)
+        guest.wait_ready(host, since=begun, timeout_seconds=400)
+        return guest
+
+    servers = admin_nova.servers = []
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            guests = tuple(pool.map(boot, range(8)))
+        yield Herd(admin_nova, prefix, guests, begun)
+    finally:
+        for server in servers:
+            admin_nova.discard(server)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Cellmove:
+    """The program with the journal that all tests of this file but those of two conductors use."""
+    return Cellmove(tmp_path_factory.mktemp("drain"))
+
+
+@pytest.fixture(scope="module")
+def shared_journal() -> Iterator[str]:
+    """URL of a journal in the lab's MariaDB."""
+    name = f"cellmove_drain_{uuid.uuid4().hex[:8]}"
+    password = uuid.uuid4().hex
+    _api_sql(
+        f"CREATE DATABASE {name}; CREATE USER '{name}'@'%' IDENTIFIED BY '{password}';"
+        f" GRANT ALL ON {name}.* TO '{name}'@'%'"
+    )
+    try:
+        yield f"mysql+pymysql://{name}:{password}@{DATABASE_SERVER}:3306/{name}"
+    finally:
+        _api_sql(f"DROP DATABASE {name}; DROP USER '{name}'@'%'")
+
+
+def test_a_host_is_drained_though_the_drain_is_killed_and_one_server_needs_an_alternate(
+    herd: Herd, home: Cellmove
+) -> None:
+    drain = ("drain", "--host", "cmp1a", "--name", f"{herd.prefix}-*", "--to-cell", "cell2")
+    looked = home(*drain, "--dry-run", "--json").json()
+    assert len(looked["servers"]) == 4
+    first_target = {each["name"]: each["target"] for each in looked["servers"]}
+    unlucky = herd.name(3)
+    with blocked(herd.server(3), first_target[unlucky]):
+        killed = home.start(*drain, "--parallel", "3", "--yes")
+        home.reached("copy-disks", "begun")
+        killed.send_signal(signal.SIGKILL)
+        home.wait(killed)
+        assert any(each["state"] == "open" for each in home("moves", "--json").json()["moves"])
+        over = _events(home(*drain, "--parallel", "3", "--yes", "--json"))[-1]
+    assert (over["failed"], over["left"], over["remaining"]) == (0, 0, [])
+    assert set(over["waiting"]) == {herd.server(number) for number in range(4)}
+    for number in range(4):
+        _arrived(herd, number)
+    moves = home("moves", "--json").json()["moves"]
+    tried = [each for each in moves if each["server"] == herd.server(3)]
+    assert [each["state"] for each in tried][-1] == "finished"
+    if len(tried) > 1:  # it was not under way when the drain was killed
+        assert tried[0]["target"]["host"] != tried[-1]["target"]["host"]
+
+
+def test_a_cell_is_drained_by_two_conductors_at_once_and_one_server_fails_for_good(
+    herd: Herd, home: Cellmove, tmp_path: Path, shared_journal: str
+) -> None:
+    drain = ("drain", "--cell", "cell1", "--name", f"{herd.prefix}-*", "--to-cell", "cell2")
+    share = ("--parallel", "2", "--yes", "--json", "--journal", shared_journal)
+    others = [Cellmove(tmp_path / str(number)) for number in range(2)]
+    with blocked(herd.server(4), *TARGETS):
+        running = [other.start(*drain, *share) for other in others]
+        ended = [other.wait(process) for other, process in zip(others, running, strict=True)]
+    assert [each.code for each in ended] == [6, 6], ended
+    told = [_events(each) for each in ended]
+    moved = [{each["server"] for each in events if each["event"] == "done"} for events in told]
+    assert moved[0] | moved[1] == {herd.server(number) for number in (5, 6, 7)}
+    (reason,) = {
+        result["note"] or result["error"]["seen"]
+        for events in told
+        for result in events[-1]["results"]
+        if result["result"] == "failed" and result["error"]
+    }
+    assert all(host in reason for host in TARGETS)
+    for number in (5, 6, 7):
+        _arrived(herd, number)
+    assert herd.nova.host(herd.server(4)) == "cmp1b"
+    assert herd.nova.status(herd.server(4)) == "ACTIVE"
+
+    # What stood in the way is gone: a later drain takes the last one along.
+    over = _events(others[0](*drain, *share))[-1]
+    assert over["moved"] == 1
+    _arrived(herd, 4)
+    listed = others[0]("moves", "--json", "--journal", shared_journal).json()["moves"]
+    finished = [each["server"] for each in listed if each["state"] == "finished"]
+    assert sorted(finished) == sorted(herd.server(number) for number in range(4, 8))
+
+
+def test_afterwards_each_is_confirmed_and_there_once_with_its_data(
+    herd: Herd, home: Cellmove, shared_journal: str
+) -> None:
+    drain = ("drain", "--cell", "cell1", "--name", f"{herd.prefix}-*", "--to-cell", "cell2")
+    for more in ((), ("--journal", shared_journal)):
+        over = _events(home(*drain, *more, "--confirm-after", "1s", "--yes", "--json"))[-1]
+        assert over["confirmed"] == 4
+    for number in range(8):
+        assert herd.nova.listed(herd.server(number)) == ["ACTIVE"]
+        assert herd.nova.host(herd.server(number)) in TARGETS
+        host_run("cmp1a" if number < 4 else "cmp1b", ["test", "!", "-e", _directory(herd, number)])
+
+
+@contextmanager
+def blocked(server: str, *hosts: str) -> Iterator[None]:
+    """The server's directory cannot be made there, which nobody sees before it is tried."""
+    path = str(INSTANCES / server)
+    for host in hosts:
+        host_run(host, ["ln", "-s", "/nowhere", path])
+    try:
+        yield
+    finally:
+        for host in hosts:
+            host_run(host, ["sh", "-c", 'if [ -L "$1" ]; then rm "$1"; fi', "sh", path])
+
+
+def _arrived(herd: Herd, number: int) -> None:
+    """nova lists it once, where it runs with what its guest wrote before."""
+    guest = herd.guests[number]
+    assert herd.nova.listed(guest.server) == ["VERIFY_RESIZE"]
+    host = herd.nova.host(guest.server)
+    assert host in TARGETS
+    beat = guest.wait_heartbeat(host, since=herd.begun, timeout_seconds=120)
+    guest.wait_told(host, "GUEST ready", timeout_seconds=120)
+    assert beat.host == host
+    assert guest.golden(host)
+    assert guest.record_found(host) is not None
+
+
+def _directory(herd: Herd, number: int) -> str:
+    return str(INSTANCES / herd.server(number))
+
+
+def _events(done: Completed) -> list[dict[str, Any]]:
+    """Standard output: a JSON document a line."""
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert events[-1]["event"] == "over", done
+    return events
+
+
+def _api_sql(statements: str) -> None:
+    run([str(OUTPUTS / "sql"), "api", "-e", statements])
