@@ -1,0 +1,1 @@
+"""Faults made on purpose between cellmove and what it talks to."""
