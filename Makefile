@@ -10,10 +10,11 @@ INSTALLED := .venv/installed
 PYTHON ?= python3
 # What the virtual environment is built with, and what the unit tests run: real programs.
 BUILD_PACKAGES := python3-venv python3-dev gcc pkg-config libvirt-dev make
-TEST_PACKAGES := qemu-utils openssh-server openssh-client postgresql-15 sudo
+TEST_PACKAGES := qemu-utils openssh-server openssh-client postgresql-15 sudo jq
 MEASURED := $(wildcard benchmarks/*.py)
 
-.PHONY: help venv demo test static unit lab-test lint format types floors bench clean
+.PHONY: help venv demo test static unit lab-test lint format types floors bench docs man clean
+.PHONY: crash crash-lab crash-lab-long
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) \
@@ -53,6 +54,7 @@ unit: venv ## unit and law tests over the fake cloud, with coverage; no lab, und
 	$(BIN)/pytest -m 'not lab' --timeout 120 --numprocesses 2 --cov --cov-report term
 
 lab-test: venv lab ## tests against the real two-cell cloud (brings the lab up)
+	@$(call packages,jq)
 	$(BIN)/pytest -m 'lab and alone' --timeout 900 --durations 8
 	$(BIN)/pytest -m 'lab and not alone' --timeout 900 --durations 16 \
 	  --numprocesses 2 --dist loadfile
@@ -61,6 +63,21 @@ bench: venv ## list the benchmarks, and how to run one
 	@for each in $(MEASURED); do \
 	  printf '  %s %-28s %s\n' $(BIN)/python "$$each" \
 	    "$$(sed -n '1s/^"""\(.*[^"]\)"*$$/\1/p' "$$each")"; done
+
+crash: venv ## kill every verb at every point over the fake cloud; prints one JSON object
+	$(BIN)/python -m tests.crash
+
+crash-lab: venv lab ## kill the real program on the lab at a choice of points
+	$(BIN)/pytest -m lab -s tests/lab/test_crash.py
+
+crash-lab-long: venv lab ## the same at all points; takes about an hour
+	CELLMOVE_LONG=1 $(BIN)/pytest -m lab -s --timeout 7200 tests/lab/test_crash.py
+
+docs: venv ## make the documentation (build/docs/index.html); a warning is an error
+	$(BIN)/python -m sphinx -q -n -W --keep-going -b html docs build/docs
+
+man: venv ## make the manual pages: build/man/cellmove.1, cellmove-resize.1...
+	$(BIN)/python docs/_ext/manual.py build/man
 
 clean: ## remove what was built and cached; the lab stays (make lab-down)
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage build dist \

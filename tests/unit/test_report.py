@@ -15,9 +15,13 @@ import pytest
 from rich.console import Console
 
 from cellmove.check import Finding, Looked, Result
+from cellmove.choosing import Dropped, Weighed
+from cellmove.choosing.weighers import WEIGHERS
 from cellmove.dbcopy.compare import Difference
 from cellmove.errors import CellmoveError, Exit, Refusals, Refused, Stopped, TakenBack
 from cellmove.intake.copies import Compared
+from cellmove.intake.estimate import Estimate
+from cellmove.intake.explained import Explained
 from cellmove.intake.listing import Listed
 from cellmove.journal import Entry, Event, Mark
 from cellmove.model import Transfer
@@ -31,6 +35,7 @@ from cellmove.report.history import Moves, Shown, step_line
 from cellmove.report.moves import next_commands
 from cellmove.report.outcomes import Outcome, Outcomes
 from cellmove.report.plans import Plan, Plans
+from cellmove.report.samecell import Delegated
 from cellmove.report.scripts import Completion
 from cellmove.report.servers import Comparison, Servers
 from cellmove.steps.base import Finding as Look
@@ -62,11 +67,33 @@ FELT = tuple(
 REFUSED = Refused("It cannot be moved.", "It has a volume.", "Detach it.")
 CELL = MOVE.source.cell
 DIFFERENCE = Difference("instances", MOVE.server, "hostname", "a", "b")
+EXPECT = Estimate(3 * GIB, 100 * 2**20, 50.7, 20.0, rate_measured=False, measured=0)
+WEIGHTS = {weigher.name: 0.5 for weigher in WEIGHERS}
+EXPLAINED = Explained(
+    server=MOVE.server,
+    name=MOVE.name,
+    source=MOVE.source,
+    flavor="c2",
+    fit=[Weighed(MOVE.target, WEIGHTS)],
+    dropped=[Dropped(MOVE.source, "elsewhere", "the server is there already")],
+    looked_at={MOVE.target.name: ()},
+)
 REPORTS: dict[str, Report] = {
     "A dry run": Plans(
         "resize",
-        [Plan(MOVE, [(One(MOVE), Look(Status.TODO)), (Two(MOVE), Look(Status.BLOCKED, "no"))])],
+        [
+            Plan(
+                MOVE,
+                [(One(MOVE), Look(Status.TODO)), (Two(MOVE), Look(Status.BLOCKED, "no"))],
+                EXPECT,
+            )
+        ],
         [Outcome("resize", "web-2", error=REFUSED)],
+        [EXPLAINED],
+        "plan.json",
+    ),
+    "A resize within a cell": Delegated(
+        MOVE.server, MOVE.name, "cell1", "cmp1b", "c2", "VERIFY_RESIZE"
     ),
     "A result": Outcomes(
         "confirm", [Outcome("confirm", "web-1", MOVE, 7), Outcome("confirm", "x", error=REFUSED)]

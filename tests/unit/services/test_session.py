@@ -13,7 +13,7 @@ import pytest
 
 from cellmove.errors import CellmoveError, Refused, StepFailed, Unknown, Unreachable
 from cellmove.services.service import GATEWAY_ERRORS, READ_RETRIES, HttpService, Service
-from cellmove.services.session import Session, sign_in
+from cellmove.services.session import Session, begin_sign_in, sign_in
 from tests.unit.services.cloud_on_loopback import HANG_UP, LoopbackCloud
 
 REQUEST = "req-00000000-0000-0000-0000-000000000001"
@@ -319,5 +319,32 @@ def test_importing_the_services_does_not_import_openstacksdk() -> None:
         "import sys, cellmove.services.session, cellmove.services.neutron, "
         "cellmove.services.placement\n"
         "sys.exit(any(name in sys.modules for name in ('openstack', 'keystoneauth1', 'requests')))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_sign_in_that_was_begun_tells_its_failure_when_it_is_wanted(
+    cloud: LoopbackCloud,
+) -> None:
+    unknown, wrong = begin_sign_in("nowhere", REQUEST), begin_sign_in("nobody", REQUEST)
+    no_service = begin_sign_in("here", REQUEST, "nobody")
+    right = begin_sign_in("here", REQUEST)
+
+    for begun, why in ((unknown, "not configured"), (wrong, "failed"), (no_service, "failed")):
+        with pytest.raises(Refused, match=why):
+            begun()
+    assert right().who.user_id == "operator"
+
+
+def test_a_sign_in_spares_what_openstacksdk_imports_for_others() -> None:
+    code = (
+        "import sys\n"
+        "from cellmove.services.session import begin_sign_in\n"
+        "begin_sign_in('no-such-cloud', 'req-1')\n"
+        "assert 'openstack.config' in sys.modules\n"
+        "assert 'openstack.compute.v2.server' not in sys.modules\n"
+        "import openstack\n"
+        "import openstack.connection\n"
+        "assert openstack.connection.Connection.__module__ == 'openstack.connection'\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
