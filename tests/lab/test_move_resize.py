@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -149,9 +150,10 @@ def test_the_history_has_the_resize_with_all_its_events_finished(
 
 
 def test_the_last_lines_say_where_the_server_is_and_what_to_type(resized: Resized) -> None:
-    last = resized.answer.stdout.splitlines()[-3:]
+    last = resized.answer.stdout.splitlines()[-4:]
     assert f"is on {TARGET} in cell2 with flavor c2" in last[0]
-    assert last[1:] == [
+    assert re.fullmatch(r"Its guest was off for \d+\.\d s, and then booted\.", last[1])
+    assert last[2:] == [
         f"Next: cellmove confirm {resized.server}",
         f"  or: cellmove revert {resized.server}",
     ]
