@@ -55,9 +55,8 @@ unit: venv ## unit and law tests over the fake cloud, with coverage; no lab, und
 
 lab-test: venv lab ## tests against the real two-cell cloud (brings the lab up)
 	@$(call packages,jq)
-	$(BIN)/pytest -m 'lab and alone' --timeout 900 --durations 8
-	$(BIN)/pytest -m 'lab and not alone' --timeout 900 --durations 16 \
-	  --numprocesses 2 --dist loadfile
+	$(BIN)/pytest -m 'lab and not alone' --timeout 900 --numprocesses 2 --dist loadfile
+	$(BIN)/pytest -m 'lab and alone' --timeout 900 --durations 16
 
 bench: venv ## list the benchmarks, and how to run one
 	@for each in $(MEASURED); do \

@@ -25,6 +25,7 @@ from cellmove.services.nova import Shown
 
 REFUSE: Final = "refuse"
 POLL_SECONDS: Final = 1.0
+FAULT_SECONDS = 5
 WAITING: Final = "VERIFY_RESIZE"
 AT_WORK: Final = "RESIZE"
 
@@ -93,12 +94,20 @@ def _waited(desk: Desk, opened: OpenCloud, here: Placed) -> Shown:
 
 def _given_up(opened: OpenCloud, shown: Shown, here: Placed) -> CellmoveError:
     server = here.row["uuid"]
-    fault = shown.fault or _new_fault(opened, here) or "nova tells no fault."
+    fault = shown.fault or _awaited_fault(opened, here) or "nova tells no fault."
     seen = f"It is {shown.status} on {shown.host}. {fault}"
     do = f"See `openstack server event list {server}` and nova's logs."
     if shown.status == "ERROR" or shown.host != here.host.name:
         return UndoIncomplete("nova did not resize the server, and left it so.", seen, do)
     return TakenBack("nova did not resize the server; it is where it was.", seen, do)
+
+
+def _awaited_fault(opened: OpenCloud, here: Placed) -> str:
+    """nova writes it down a moment after it has given the server its state back."""
+    deadline = time.monotonic() + FAULT_SECONDS
+    while not (fault := _new_fault(opened, here)) and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+    return fault
 
 
 def _new_fault(opened: OpenCloud, here: Placed) -> str:

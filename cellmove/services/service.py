@@ -246,11 +246,13 @@ def line(error: Exception) -> str:
 
 
 def _json(response: Any) -> Mapping[str, Any] | None:
-    """The object in an answer; none of an empty answer is empty, none in another is None."""
+    """The object in an answer, empty where there is nothing in it; None: it is no object."""
     if not response.content:
         return {}
     try:
         body = response.json()
     except ValueError:
         return None
+    if body is None:  # `null`: nothing to say (Neutron's PUT of a tag).
+        return {}
     return body if isinstance(body, dict) else None

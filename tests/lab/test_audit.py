@@ -19,7 +19,7 @@ from tests.lab.kit.places import HYPERVISORS, OUTPUTS, host_run, sql
 from tests.lab.kit.program import Cellmove
 from tests.lab.kit.volumes import Volumes
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
 HOME, OTHER = "cmp1b", "cmp2b"
 CHECKPOINT = "cellmove-01234567-1"

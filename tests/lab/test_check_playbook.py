@@ -11,7 +11,7 @@ import pytest
 from tests.lab.inside import HYPERVISORS
 from tests.lab.kit.places import REPOSITORY
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
 
 def play(*more: str) -> tuple[int, str]:

@@ -9,7 +9,7 @@ import pytest
 from tests.lab.kit.nova import Nova
 from tests.lab.kit.program import Cellmove
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
 
 def test_all_reasons_are_told_at_once_and_none_when_there_is_none(

@@ -26,7 +26,7 @@ from tests.lab.kit.places import host_run
 from tests.lab.kit.program import Cellmove
 from tests.lab.kit.traces import nothing_left, traces
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
 SOURCE, TARGET = "cmp1a", "cmp2a"
 WISH = ("--flavor", "c2", "--to-host", TARGET)

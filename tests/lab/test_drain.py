@@ -20,7 +20,7 @@ from tests.lab.kit.nova import Nova, lab_session
 from tests.lab.kit.places import OUTPUTS, host_run, run
 from tests.lab.kit.program import Cellmove, Completed
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
 DATABASE_SERVER = "10.98.0.30"
 TARGETS = ("cmp2a", "cmp2b")
@@ -76,9 +76,18 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Cellmove:
     return Cellmove(tmp_path_factory.mktemp("drain"))
 
 
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """A journal in the lab's MariaDB."""
+
+    url: str
+    environ: dict[str, str]
+    """Where its password is."""
+
+
 @pytest.fixture(scope="module")
-def shared_journal() -> Iterator[str]:
-    """URL of a journal in the lab's MariaDB."""
+def shared_journal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    """A journal that several conductors use."""
     name = f"cellmove_drain_{uuid.uuid4().hex[:8]}"
     password = uuid.uuid4().hex
     _api_sql(
@@ -86,7 +95,13 @@ def shared_journal() -> Iterator[str]:
         f" GRANT ALL ON {name}.* TO '{name}'@'%'"
     )
     try:
-        yield f"mysql+pymysql://{name}:{password}@{DATABASE_SERVER}:3306/{name}"
+        secret = tmp_path_factory.mktemp("secret") / "password"
+        secret.touch(mode=0o600)
+        secret.write_text(password)
+        yield Shared(
+            f"mysql+pymysql://{name}@{DATABASE_SERVER}:3306/{name}",
+            {"CELLMOVE_JOURNAL_PASSWORD_FILE": str(secret)},
+        )
     finally:
         _api_sql(f"DROP DATABASE {name}; DROP USER '{name}'@'%'")
 
@@ -118,11 +133,11 @@ def test_a_host_is_drained_though_the_drain_is_killed_and_one_server_needs_an_al
 
 
 def test_a_cell_is_drained_by_two_conductors_at_once_and_one_server_fails_for_good(
-    herd: Herd, home: Cellmove, tmp_path: Path, shared_journal: str
+    herd: Herd, home: Cellmove, tmp_path: Path, shared_journal: Shared
 ) -> None:
     drain = ("drain", "--cell", "cell1", "--name", f"{herd.prefix}-*", "--to-cell", "cell2")
-    share = ("--parallel", "2", "--yes", "--json", "--journal", shared_journal)
-    others = [Cellmove(tmp_path / str(number)) for number in range(2)]
+    share = ("--parallel", "2", "--yes", "--json", "--journal", shared_journal.url)
+    others = [Cellmove(tmp_path / str(number), shared_journal.environ) for number in range(2)]
     with blocked(herd.server(4), *TARGETS):
         running = [other.start(*drain, *share) for other in others]
         ended = [other.wait(process) for other, process in zip(others, running, strict=True)]
@@ -146,17 +161,18 @@ def test_a_cell_is_drained_by_two_conductors_at_once_and_one_server_fails_for_go
     over = _events(others[0](*drain, *share))[-1]
     assert over["moved"] == 1
     _arrived(herd, 4)
-    listed = others[0]("moves", "--json", "--journal", shared_journal).json()["moves"]
+    listed = others[0]("moves", "--json", "--journal", shared_journal.url).json()["moves"]
     finished = [each["server"] for each in listed if each["state"] == "finished"]
     assert sorted(finished) == sorted(herd.server(number) for number in range(4, 8))
 
 
 def test_afterwards_each_is_confirmed_and_there_once_with_its_data(
-    herd: Herd, home: Cellmove, shared_journal: str
+    herd: Herd, home: Cellmove, tmp_path: Path, shared_journal: Shared
 ) -> None:
     drain = ("drain", "--cell", "cell1", "--name", f"{herd.prefix}-*", "--to-cell", "cell2")
-    for more in ((), ("--journal", shared_journal)):
-        over = _events(home(*drain, *more, "--confirm-after", "1s", "--yes", "--json"))[-1]
+    other = Cellmove(tmp_path, shared_journal.environ)
+    for cellmove, more in ((home, ()), (other, ("--journal", shared_journal.url))):
+        over = _events(cellmove(*drain, *more, "--confirm-after", "1s", "--yes", "--json"))[-1]
         assert over["confirmed"] == 4
     for number in range(8):
         assert herd.nova.listed(herd.server(number)) == ["ACTIVE"]

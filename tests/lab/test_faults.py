@@ -32,7 +32,7 @@ from tests.lab.kit.program import Cellmove, Completed
 from tests.lab.kit.traces import nothing_left, traces
 from tests.lab.kit.volumes import attachments, from_image, named
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
 SOURCE, TARGET = "cmp1b", "cmp2b"
 SERVICES = {"network": "network", "placement": "placement", "block-storage": "block_storage"}

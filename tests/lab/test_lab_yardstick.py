@@ -11,7 +11,7 @@ from tests.lab.kit.guest import GuestWatch
 from tests.lab.kit.nova import Nova
 from tests.lab.kit.traces import CELLS, nothing_left, rows, traces
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
 
 def living(server: str) -> dict[str, bool]:

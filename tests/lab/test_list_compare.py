@@ -10,7 +10,7 @@ from tests.lab.kit.nova import Nova
 from tests.lab.kit.program import Cellmove
 from tests.lab.kit.traces import nothing_left
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
 SOURCE, TARGET = "cmp1b", "cmp2b"
 AT_SOURCE = "compute_prep_snapshot_based_resize_at_source"

@@ -12,7 +12,7 @@ import pytest
 from tests.lab.kit.places import OUTPUTS, sql
 from tests.lab.kit.program import Cellmove
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
 DATABASES = {"api": "nova_api", "cell1": "nova_cell1", "cell2": "nova_cell2"}
 READER = "cellmove_reader"

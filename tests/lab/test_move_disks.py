@@ -13,7 +13,7 @@ from tests.lab.kit.nova import Nova, lab_session
 from tests.lab.kit.places import host_run
 from tests.lab.kit.program import Cellmove
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
 SOURCE, TARGET = "cmp1b", "cmp2b"
 FORMATS = {"disk": "qcow2", "disk.eph0": "qcow2", "disk.swap": "qcow2", "disk.config": "raw"}

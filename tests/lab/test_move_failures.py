@@ -19,7 +19,7 @@ from tests.lab.kit.program import Cellmove
 from tests.lab.kit.traces import nothing_left, traces
 from tests.lab.kit.trouble import room_taken, rows_held, sudo_denied
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
 SOURCE, TARGET = "cmp1b", "cmp2b"
 WISH = ("--flavor", "c2", "--to-host", TARGET)
@@ -57,7 +57,6 @@ def home(admin_nova: Nova) -> Iterator[Home]:
         yield Home(admin_nova, guest, admin_nova.show(server), traces(server))
 
 
-@pytest.mark.alone
 def test_a_claim_that_finds_no_room_is_taken_back_and_not_felt(
     home: Home, cellmove: Cellmove
 ) -> None:

@@ -17,7 +17,7 @@ from tests.lab.kit.places import OUTPUTS, host_run, run, sql
 from tests.lab.kit.program import Cellmove
 from tests.lab.kit.traces import nothing_left
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
 NVRAM = "/var/lib/libvirt/qemu/nvram"
 ADDRESSES = {"cmp1b": "10.98.1.12", "cmp2b": "10.98.2.12"}

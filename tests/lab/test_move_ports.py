@@ -20,7 +20,7 @@ from tests.lab.kit.traces import CELLS, nothing_left, rows, traces
 from tests.lab.kit.trouble import sudo_denied
 from tests.lab.kit.wires import Wires
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
 SOURCE, TARGET = "cmp1b", "cmp2b"
 WISH = ("--flavor", "c2", "--to-host", TARGET)

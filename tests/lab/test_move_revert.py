@@ -11,7 +11,7 @@ from tests.lab.kit.nova import Nova
 from tests.lab.kit.program import Cellmove
 from tests.lab.kit.traces import nothing_left, traces
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
 SOURCE, TARGET = "cmp1b", "cmp2b"
 FELT = {"updated", "OS-SRV-USG:launched_at"}

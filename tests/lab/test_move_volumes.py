@@ -15,7 +15,7 @@ from tests.lab.kit.program import Cellmove
 from tests.lab.kit.traces import nothing_left, traces
 from tests.lab.kit.volumes import Volumes, attachments, from_image, named, records_found
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
 SOURCE, TARGET = "cmp1a", "cmp2a"
 WISH = ("--flavor", "c2", "--to-host", TARGET)

@@ -16,7 +16,7 @@ from tests.lab.kit.places import host_run
 from tests.lab.kit.program import Cellmove
 from tests.lab.kit.traces import traces
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
 SOURCE, TARGET = "cmp1a", "cmp2a"
 WISH = ("--to-host", TARGET)

@@ -11,7 +11,7 @@ from tests.lab.kit.bus import Bus, Notice, forwarded, listening
 from tests.lab.kit.nova import Nova
 from tests.lab.kit.program import Cellmove
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
 Told = tuple[object, ...]
 ENDS = {

@@ -15,7 +15,7 @@ from tests.lab.oracle.checkpoints import CHECKPOINTS
 from tests.lab.oracle.improvements import differences, undocumented, unseen
 from tests.lab.oracle.moves import Found, Leg, Rivals
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
 LEGS = (
     Leg(flavor=None, running=True, end="revert"),

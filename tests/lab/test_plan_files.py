@@ -16,7 +16,7 @@ from tests.lab.kit.places import HYPERVISORS, host_run, sql
 from tests.lab.kit.program import Cellmove
 from tests.lab.kit.traces import rows
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
 SOURCE, SIBLING = "cmp1a", "cmp1b"
 PLANNING = ("--flavor", "c2", "--to-cell", "cell2", "--dry-run")
@@ -108,7 +108,7 @@ def test_what_keeps_nova_from_a_resize_within_the_cell_is_told(
     admin_nova.wait_port(server, SOURCE)
     done = cellmove("resize", server, "--flavor", "c2", "--same-cell", "nova", check=False)
     assert done.code == 3, done
-    assert "nova: resize_migrating" in done.stderr
+    assert "nova: resize_prep" in done.stderr
     assert "not able to execute ssh command" in done.stderr
     assert (admin_nova.status(server), admin_nova.host(server)) == ("ACTIVE", SOURCE)
 

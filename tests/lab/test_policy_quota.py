@@ -13,7 +13,7 @@ from cellmove.errors import StepFailed
 from tests.lab.kit.nova import MICROVERSION, Nova, lab_session
 from tests.lab.kit.program import Cellmove
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
 RAM_MB = 140
 """More than flavor c1's 128, less than c2's 160."""

@@ -14,7 +14,7 @@ from tests.lab.kit.nova import Nova
 from tests.lab.kit.places import OUTPUTS, REPOSITORY
 from tests.lab.kit.traces import nothing_left
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
 SCRIPTS = REPOSITORY / "docs" / "scripts"
 SOURCE = "cmp1b"

@@ -24,7 +24,7 @@ from tests.lab.kit.nova import Nova, lab_session
 from tests.lab.kit.places import OUTPUTS, SERVICES, STATE, namespace
 from tests.lab.kit.program import Cellmove
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
 LOGS = ("keystone", "neutron-server", "placement")
 """Services that a dry run of a server without volumes asks."""

@@ -6,6 +6,7 @@ import json
 import os
 import sqlite3
 import subprocess
+from collections.abc import Mapping
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,9 +33,10 @@ class Completed:
 class Cellmove:
     """The installed program with the lab's configuration, and a journal of its own."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, environ: Mapping[str, str] | None = None) -> None:
         self.journal = state / "cellmove" / "journal.db"
-        self._environment = {**os.environ, "XDG_STATE_HOME": str(state), "NO_COLOR": "1"}
+        own = {"XDG_STATE_HOME": str(state), "NO_COLOR": "1"}
+        self._environment = {**os.environ, **own, **(environ or {})}
 
     def __call__(self, *argv: str, check: bool = True, timeout_seconds: float = 600) -> Completed:
         """Run to the end; with `check` any exit code but 0 fails the test with what was said."""
