@@ -103,7 +103,7 @@ def _given_up(opened: OpenCloud, shown: Shown, here: Placed) -> CellmoveError:
 
 
 def _awaited_fault(opened: OpenCloud, here: Placed) -> str:
-    """nova writes it down a moment after it has given the server its state back."""
+    """Nova writes it down a moment after it has given the server its state back."""
     deadline = time.monotonic() + FAULT_SECONDS
     while not (fault := _new_fault(opened, here)) and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)

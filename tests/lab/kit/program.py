@@ -6,8 +6,8 @@ import json
 import os
 import sqlite3
 import subprocess
-from collections.abc import Mapping
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
