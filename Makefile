@@ -49,7 +49,7 @@ types: venv ## mypy, strict
 floors: venv ## import-linter: imports go downward only
 	$(BIN)/lint-imports
 
-unit: venv ## unit and law tests over the fake cloud, with coverage; no lab, under two minutes
+unit: venv ## unit and law tests over the fake cloud, with coverage; no lab, about seven minutes
 	@$(call packages,$(TEST_PACKAGES))
 	$(BIN)/pytest -m 'not lab' --timeout 120 --numprocesses 2 --cov --cov-report term
 
