@@ -118,7 +118,7 @@ def is_alive(pid: int) -> bool:
     """Whether a process runs; one that waits for its parent does not."""
     try:
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the second: it went between open and read
         return False
 
 
