@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import difflib
 import math
-import os
 import re
 import shlex
-import stat
-import subprocess
 import tomllib
-import urllib.parse
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -18,9 +14,9 @@ from typing import Any, Final, Literal
 
 from cellmove.choosing import Multipliers
 from cellmove.errors import Refused
+from cellmove.kept import Where, has_password, kept, others_may_read
 
 SYSTEM_FILE: Final = Path("/etc/cellmove/cellmove.toml")
-PASSWORD_COMMAND_TIMEOUT_SECONDS: Final = 60
 LEAST_LEASE_SECONDS: Final = 10
 """Less would take servers from conductors whose database paused for a moment."""
 _HIDE_IT: Final = (
@@ -49,13 +45,8 @@ class DatabaseConfig:
         Raises:
             Refused: the file or the command cannot be used.
         """
-        if self.password_file:
-            path = Path(self.password_file)
-            return _read_secret(path, "The database's password", "`password_file` in [database]")
-        if self.password_command:
-            key = "`password_command` in [database]"
-            return _ask_secret(self.password_command, "The database's password", key)
-        return None
+        where = Where("The database's password", "password", "database")
+        return kept(where, self.password_file, self.password_command)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,14 +114,9 @@ class NotificationsConfig:
         Raises:
             Refused: the file or the command cannot be used.
         """
-        key = "`transport_url_{}` in [notifications]"
-        if self.transport_url_file:
-            path = Path(self.transport_url_file)
-            return _read_secret(path, "The bus's URL", key.format("file"))
-        if self.transport_url_command:
-            argv = self.transport_url_command
-            return _ask_secret(argv, "The bus's URL", key.format("command"))
-        return self.transport_url
+        where = Where("The bus's URL", "transport_url", "notifications")
+        found = kept(where, self.transport_url_file, self.transport_url_command)
+        return self.transport_url if found is None else found
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,14 +138,8 @@ class JournalConfig:
         Raises:
             Refused: the file or the command cannot be used.
         """
-        key = "`password_{}` in [journal]"
-        if self.password_file:
-            path = Path(self.password_file)
-            return _read_secret(path, "The journal's password", key.format("file"))
-        if self.password_command:
-            argv = self.password_command
-            return _ask_secret(argv, "The journal's password", key.format("command"))
-        return None
+        where = Where("The journal's password", "password", "journal")
+        return kept(where, self.password_file, self.password_command)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,9 +173,10 @@ _LISTS: Final = {
     "journal.password_command",
     "notifications.transport_url_command",
     "nova.block_storage_ips",
+    *("scheduler.isolated_hosts", "scheduler.isolated_images"),
 }
 _NUMBERS: Final = {"nova.quota_cores", "nova.quota_ram_mb", "journal.lease_seconds"}
-_FACTORS: Final = {f"scheduler.{each.name}" for each in fields(Multipliers)}
+_FACTORS: Final = {f"scheduler.{each.name}" for each in fields(Multipliers)} - _LISTS
 _PATHS: Final = {
     *("database.password_file", "journal.password_file", "ssh.config", "policy.file"),
     *("notifications.transport_url_file", "notifications.settings_file"),
@@ -357,7 +338,7 @@ def _check(config: Config) -> None:
         raise _wrong(config.path, "nova.block_storage_ips", 'a list like ["host=192.0.2.1"]')
     urls = (config.database.url, config.journal.url, config.notifications.transport_url)
     bare = [url for url in urls if has_password(url)]
-    if bare and config.path and _others_may_read(config.path):
+    if bare and config.path and others_may_read(config.path):
         raise Refused(
             "The configuration bares a password.",
             f"{config.path} has a URL with a password in it, and everybody may read it.",
@@ -380,63 +361,6 @@ def _names_guests(template: str) -> bool:
         return template % 1 != template % 2
     except (TypeError, ValueError):
         return False
-
-
-def has_password(url: str) -> bool:
-    """Whether a URL bears one, for all to read who read the URL."""
-    try:
-        return "://" in url and urllib.parse.urlsplit(url).password is not None
-    except ValueError:  # no URL: it may still hold one
-        return "@" in url
-
-
-def _others_may_read(path: Path) -> bool:
-    return bool(path.stat().st_mode & stat.S_IROTH)
-
-
-def _read_secret(path: Path, secret: str, key: str) -> str:
-    what = f"{secret} cannot be read."
-    try:
-        if _others_may_read(path):
-            seen = f"Everybody may read {path}, so it is no secret."
-            raise Refused(what, seen, f"Run `chmod o= {shlex.quote(str(path))}`.")
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        said = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise Refused(what, f"{path}: {said}.", f"Mend {key}, or the file.") from None
-    return _first_line(text, what, str(path))
-
-
-def _ask_secret(argv: Iterable[str], secret: str, key: str) -> str:
-    what = f"{secret} cannot be had."
-    program, *arguments = argv
-    try:
-        answer = subprocess.run(
-            [program, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            timeout=PASSWORD_COMMAND_TIMEOUT_SECONDS,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        raise Refused(what, _why(program, error), f"Mend {key}.") from None
-    return _first_line(answer.stdout.decode(errors="replace"), what, program)
-
-
-def _why(program: str, error: Exception) -> str:
-    """Why a command failed, without its arguments: they may be secret."""
-    if isinstance(error, subprocess.CalledProcessError):
-        return f"{program} ended with status {error.returncode}."
-    if isinstance(error, subprocess.TimeoutExpired):
-        return f"{program} took longer than {PASSWORD_COMMAND_TIMEOUT_SECONDS} s."
-    return f"{program}: {os.strerror(error.errno or 0) if isinstance(error, OSError) else error}."
-
-
-def _first_line(text: str, what: str, where: str) -> str:
-    lines = text.splitlines()
-    if not lines or not lines[0]:
-        raise Refused(what, f"{where} gives an empty first line.", "Put the password there.")
-    return lines[0]
 
 
 def _unknown(path: Path, key: str, known: Iterable[str]) -> Refused:

@@ -12,7 +12,8 @@ SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """SIGHUP is among them: a lost terminal must not cut a step in two."""
 
 _FIRST = (
-    "Stopping after this step. Once more stops inside it; `cellmove resume` goes on from either."
+    "Stopping after this step. Once more stops inside it where it can be cut; `cellmove resume` "
+    "goes on from either."
 )
 _LATER = "Taking back: that is finished before anything stops."
 

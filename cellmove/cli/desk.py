@@ -16,12 +16,13 @@ from pathlib import Path
 from cellmove.cli.options import Options
 from cellmove.cloud import Cloud
 from cellmove.conductor import Conductor
-from cellmove.config import Config, has_password, load, require_database
+from cellmove.config import Config, load, require_database
 from cellmove.errors import Exit, Refused, Stopped, Usage
 from cellmove.intake import Actor
 from cellmove.intake.quota import Quota
 from cellmove.interrupts import Interrupts
 from cellmove.journal import Entry, Journal, Mark, default_path, under_way
+from cellmove.kept import has_password
 from cellmove.model import Transfer
 from cellmove.notices import Notices, Sender, open_sender
 from cellmove.opening import OpenCloud, open_cloud
@@ -118,6 +119,7 @@ class Desk:
             progress=progress or self.display.transfer,
             bwlimit=self._options.bwlimit if bwlimit is None else bwlimit,
             signing_in=early.session if early else None,
+            ground=early.ground if early else None,
         ) as opened:
             yield opened
 

@@ -20,6 +20,7 @@ import libvirt
 from lxml import etree
 
 from cellmove.errors import StepFailed
+from cellmove.hosts.tree import parsed
 
 _NAME: Final = re.compile(r"cellmove-([0-9a-f]{8})-(\d+)")
 
@@ -55,14 +56,14 @@ def supported(connection: Any) -> bool:
         text = connection.getDomainCapabilities(None, None, None, None, 0)
     except libvirt.libvirtError:
         return False
-    found = etree.fromstring(text.encode()).find("features/backup")
+    found = parsed(text).find("features/backup")
     return found is not None and found.get("supported") == "yes"
 
 
 def devices(xml: str, directory: str) -> dict[str, tuple[str, bool]]:
     """File name in a directory -> the guest's name of the disk, and whether it is read-only."""
     found: dict[str, tuple[str, bool]] = {}
-    for disk in etree.fromstring(xml.encode()).iterfind("devices/disk"):
+    for disk in parsed(xml).iterfind("devices/disk"):
         source, target = disk.find("source"), disk.find("target")
         path = "" if source is None else source.get("file", "")
         if target is not None and posixpath.dirname(path) == directory:
@@ -91,7 +92,7 @@ def begin(
     mark = etree.Element("domaincheckpoint")
     etree.SubElement(mark, "name").text = checkpoint.name
     shown, noted = etree.SubElement(backup, "disks"), etree.SubElement(mark, "disks")
-    for target in etree.fromstring(domain.XMLDesc(0).encode()).iterfind("devices/disk/target"):
+    for target in parsed(domain.XMLDesc(0)).iterfind("devices/disk/target"):
         name = target.get("dev", "")
         chosen = name in disks
         etree.SubElement(noted, "disk", name=name, checkpoint="bitmap" if chosen else "no")
@@ -114,7 +115,7 @@ def end(domain: Any, socket: str) -> None:
         if error.get_error_code() in _NO_JOB:
             return
         raise
-    found = etree.fromstring(text.encode()).find("server")
+    found = parsed(text).find("server")
     if found is not None and found.get("socket") == socket:
         domain.abortJob()
 

@@ -14,6 +14,7 @@ from typing import Final
 from lxml import etree
 
 from cellmove.errors import StepFailed
+from cellmove.hosts.tree import parsed
 
 ConnectionInfo = Mapping[str, object]
 """Cinder's connection_info as nova stores it: driver_volume_type, data, serial, ..."""
@@ -61,8 +62,7 @@ def with_volumes(
     Raises:
         StepFailed: a volume is of a kind that cannot be connected, or nobody connected it.
     """
-    parser = etree.XMLParser(resolve_entities=False, no_network=True)
-    root = etree.fromstring(xml.encode(), parser)
+    root = parsed(xml)
     found = dict(_volume_disks(root))
     for volume, disk in found.items():
         if volume not in infos:
@@ -76,13 +76,12 @@ def with_volumes(
 
 def volume_disks(xml: str) -> dict[str, list[str]]:
     """Volume's id -> all that its disk says, in an order of its own: libvirt has another one."""
-    parser = etree.XMLParser(resolve_entities=False, no_network=True, remove_blank_text=True)
     return {
         volume: sorted(
             [etree.tostring(child, method="c14n", with_tail=False).decode() for child in disk]
             + ["=".join(map(str, item)) for item in disk.attrib.items()]
         )
-        for volume, disk in _volume_disks(etree.fromstring(xml.encode(), parser))
+        for volume, disk in _volume_disks(parsed(xml, blanks=False))
     }
 
 

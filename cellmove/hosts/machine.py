@@ -16,6 +16,7 @@ import libvirt
 from lxml import etree
 
 from cellmove.errors import StepFailed
+from cellmove.hosts.tree import parsed
 from cellmove.hosts.xml import GuestXml
 
 SERIAL: Final = "serial"
@@ -126,7 +127,7 @@ def ask(connection: Any, guest: GuestXml) -> Offer:
     except libvirt.libvirtError as error:
         _require_answer(connection, error)
         return replace(seen, problems=(f"no machine like its {guest.machine}: {_words(error)}",))
-    host = etree.fromstring(text)
+    host = parsed(text)
     problems = list(_firmware_problems(guest, host))
     why = _cpu_problem(connection, guest, machine or guest.machine, host)
     cpu = next((found for other in others if (found := _cpu_of(other))), "") if why else ""
@@ -240,7 +241,7 @@ def _cpu_of(guest: GuestXml) -> str:
 
 def _replace_cpu(root: etree._Element, text: str) -> None:
     """Another CPU of the same topology."""
-    old, new = root.find("cpu"), etree.fromstring(text)
+    old, new = root.find("cpu"), parsed(text)
     for element in [*new.iterfind("topology"), *new.iterfind("numa")]:
         new.remove(element)
     if old is not None:

@@ -11,6 +11,7 @@ from typing import Final
 from lxml import etree
 
 from cellmove.errors import StepFailed
+from cellmove.hosts.tree import parsed
 from cellmove.model import Flavor
 
 NOVA: Final = "http://openstack.org/xmlns/libvirt/nova/1.1"
@@ -224,14 +225,7 @@ class GuestXml:
         Raises:
             StepFailed: it is not XML.
         """
-        try:
-            return etree.fromstring(self.text.encode(), _parser())
-        except etree.XMLSyntaxError as error:
-            raise StepFailed(
-                "The definition of a guest is not XML.",
-                f"The parser says: {error}.",
-                "Look at it with `virsh dumpxml --inactive`.",
-            ) from error
+        return parsed(self.text)
 
     def edited(self, edit: Callable[[etree._Element], None]) -> GuestXml:
         """The definition that `edit` makes of a copy of this one."""
@@ -282,10 +276,6 @@ _UNSUPPORTED: Final = {
     "launchSecurity": "its memory is encrypted (SEV)",
     "os/kernel": "it boots a kernel from outside its disk",
 }
-
-
-def _parser() -> etree.XMLParser:
-    return etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=False)
 
 
 def _elements(

@@ -16,6 +16,7 @@ from cellmove.intake import kinds, refusals
 from cellmove.intake.found import Actor, Placed, find, locate, make_move, placed, raise_all
 from cellmove.intake.volumes import of_volumes, stale_attachments, volumes_of
 from cellmove.model import Disk, Move, Port
+from cellmove.services.neutron import by_hand
 
 
 def intake_confirm(cloud: Cloud, server: str, *, actor: Actor, request_id: str) -> Move:
@@ -169,7 +170,7 @@ def _revert_reasons(
             yield Refused(
                 f"Port {port.id} has no binding at {home.host.name} to go back to.",
                 "Somebody deleted it.",
-                f"Create it: `openstack port binding create --host {home.host.name} {port.id}`.",
+                f"Create it: `{by_hand('POST', port.id, home.host.name)}`.",
             )
     if not cloud.placement.allocations(_resized(there)["uuid"]).resources:
         yield Refused(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,6 +16,22 @@ TUNNELS = ("vxlan", "gre", "geneve")
 
 PAGE = "1000"
 """Ports of one answer, at most; a cloud may give fewer."""
+
+
+def by_hand(method: str, port: str, host: str, *, activate: bool = False) -> str:
+    """A change of a port's binding as a command to paste, for a person who mends by hand.
+
+    `openstack` has none for it before python-openstackclient 6.1. The token goes through a pipe,
+    so that nobody sees it in `ps`.
+    """
+    signed_in = "openstack token issue -f value -c id | sed 's/^/X-Auth-Token: /'"
+    url = "$(openstack endpoint list --service network --interface public -f value -c URL)"
+    path = f"{url}/v2.0/ports/{port}/bindings"
+    if method != "POST":
+        return f'{signed_in} | curl -fsS -H @- -X {method} "{path}/{host}{"/activate" * activate}"'
+    body = shlex.quote(json.dumps({"binding": {"host": host}}))
+    kind = "-H 'Content-Type: application/json'"
+    return f'{signed_in} | curl -fsS -H @- {kind} -d {body} "{path}"'
 
 
 class Neutron:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from cellmove.dbcopy.tables import BY_NAME, DELETION_ORDER, EVENTS
 from cellmove.model import Move
+from cellmove.services.neutron import by_hand
 from cellmove.steps.base import Saved, Side, Step, host_of, other
 
 INSTANCES = "/var/lib/nova/instances"
@@ -136,17 +137,14 @@ def _notes(move: Move, _saved: Saved) -> list[str]:
 
 
 def _bindings(move: Move, _saved: Saved) -> list[str]:
-    return [
-        f"openstack port binding delete --host {move.target.name} {port.id}" for port in move.ports
-    ] or _look(move)
+    host = move.target.name
+    return [by_hand("DELETE", port.id, host) for port in move.ports] or _look(move)
 
 
 def _activated(side: Side) -> Way:
     def way(move: Move, _saved: Saved) -> list[str]:
         host = host_of(move, other(side)).name
-        return [
-            f"openstack port binding activate --host {host} {port.id}" for port in move.ports
-        ] or _look(move)
+        return [by_hand("PUT", port.id, host, activate=True) for port in move.ports] or _look(move)
 
     return way
 

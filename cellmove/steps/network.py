@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from cellmove.errors import StepFailed
+from cellmove.services.neutron import by_hand
 from cellmove.steps.base import Finding, Saved, Side, Status, Step, host_of, other
 
 if TYPE_CHECKING:
@@ -216,7 +217,7 @@ def _require_active(cloud: Cloud, port: str, host: str) -> None:
         raise StepFailed(
             f"A binding of port {port} is not deleted: it would be left without any.",
             f"It should be active at {host}; its bindings are {seen}.",
-            f"Run `openstack port binding activate --host {host} {port}`.",
+            f"Activate it: `{by_hand('PUT', port, host, activate=True)}`.",
         )
 
 
