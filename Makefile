@@ -14,7 +14,7 @@ TEST_PACKAGES := qemu-utils openssh-server openssh-client postgresql-15 sudo jq
 MEASURED := $(wildcard benchmarks/*.py)
 
 .PHONY: help venv demo test static unit lab-test lint format types floors bench docs man clean
-.PHONY: crash crash-lab crash-lab-long
+.PHONY: accept accept-long compare crash crash-faults crash-lab crash-lab-long
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) \
@@ -63,14 +63,26 @@ bench: venv ## list the benchmarks, and how to run one
 	  printf '  %s %-28s %s\n' $(BIN)/python "$$each" \
 	    "$$(sed -n '1s/^"""\(.*[^"]\)"*$$/\1/p' "$$each")"; done
 
-crash: venv ## kill every verb at every point over the fake cloud; prints one JSON object
+crash: venv ## kill every verb and a drain at every point over the fake cloud; prints one JSON object
 	$(BIN)/python -m tests.crash
 
+crash-faults: venv ## every call of every step meets every fault over the fake cloud
+	$(BIN)/python -m tests.faults
+
 crash-lab: venv lab ## kill the real program on the lab at a choice of points
-	$(BIN)/pytest -m lab -s tests/lab/test_crash.py
+	$(BIN)/pytest -m lab -s tests/lab/test_crash.py tests/lab/test_chaos.py
 
 crash-lab-long: venv lab ## the same at all points; takes about an hour
-	CELLMOVE_LONG=1 $(BIN)/pytest -m lab -s --timeout 7200 tests/lab/test_crash.py
+	CELLMOVE_LONG=1 $(BIN)/pytest -m lab -s --timeout 7200 tests/lab/test_crash.py tests/lab/test_chaos.py
+
+accept: venv lab ## nova's own services judge the work, on the lab, in minutes
+	$(BIN)/pytest -m lab --timeout 900 --durations 16 tests/accept
+
+accept-long: venv lab ## the same with all combinations, nova-compute restarted, life afterwards
+	CELLMOVE_LONG=1 $(BIN)/pytest -m lab --timeout 7200 --durations 16 tests/accept
+
+compare: venv lab ## nova's own move and cellmove's side by side: the tables of docs/compared.rst
+	$(BIN)/python benchmarks/compare.py --out docs/compared
 
 docs: venv ## make the documentation (build/docs/index.html); a warning is an error
 	$(BIN)/python -m sphinx -q -n -W --keep-going -b html docs build/docs

@@ -67,7 +67,7 @@ class Bench:
             self.nova.wait_port(self.guest.server, ends_on)
             self.guest.wait_ready(ends_on, since, timeout_seconds=300)
 
-    def _by_nova(self, verb: str, host: str) -> Callable[[], None]:
+    def _by_nova(self, verb: str, host: str) -> Callable[[], object]:
         server = self.guest.server
         return {
             "resize": lambda: self.nova.migrate(server, host),

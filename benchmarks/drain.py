@@ -1,9 +1,10 @@
 """How much of their time a drain's workers work on servers, and whether its memory grows.
 
 No lab is needed: a cell of the fake cloud (tests/fakes) with many servers, a journal in a file, and
-moves that only sleep. All else is real: the look at the cell, the turns, the journal's entries of
-every move, the workers. A worker is busy from the moment it has a server's turn until it has ended
-it; the rest is waiting, for the queue or for one another.
+moves of as many steps as a real resize has that only sleep. All else is real: the look at the cell,
+the turns, the journal's entries of every move and its two events of every step, the workers. A
+worker is busy from the moment it has a server's turn until it has ended it; the rest is waiting,
+for the queue or for one another. Memory grows from the first tenth of the servers on.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,9 @@ from cellmove.draining.agenda import Task
 from cellmove.draining.happenings import Outcome
 from cellmove.draining.run import Drain
 from cellmove.draining.scope import look, scope_of
+from cellmove.draining.tools import Holds
 from cellmove.draining.wishes import Terms, Wishes
-from cellmove.draining.work import Holds, Work
+from cellmove.draining.work import Work
 from cellmove.interrupts import Interrupts
 from cellmove.journal import Busy, Entry, Journal, Mark, Turn
 from cellmove.model import Move
@@ -36,6 +38,8 @@ from tests.fakes.world import SERVER
 from tests.unit.draining.town import Town
 from tests.unit.samples import move as sample
 
+STEPS = 31
+"""Each is two events in the journal."""
 PAGE_KIB = resource.getpagesize() // 1024
 
 
@@ -46,6 +50,7 @@ class Clock:
     lock: threading.Lock = field(default_factory=threading.Lock)
     busy_seconds: float = 0.0
     over: int = 0
+    tenth: int = 1
     rss_mb: list[float] = field(default_factory=list)
 
 
@@ -53,7 +58,7 @@ class Clock:
 class Sleeping(Work):
     """Moves nothing, for a while."""
 
-    move_seconds: float = 0.05
+    move_seconds: float = 2.0
     clock: Clock = field(default_factory=Clock)
 
     def moved(self, task: Task, turn: Turn) -> Outcome | Busy:
@@ -64,19 +69,26 @@ class Sleeping(Work):
         with self.clock.lock:
             self.clock.busy_seconds += time.perf_counter() - began
             self.clock.over += 1
-            if self.clock.over % 50 == 0:
+            if self.clock.over % self.clock.tenth == 0:
                 self.clock.rss_mb.append(rss_mb())
         return outcome
 
-    def _intake(self, _opened: OpenCloud, task: Task, _without: Collection[str] = ()) -> Move:
+    def _intake(
+        self,
+        _opened: OpenCloud,
+        task: Task,
+        _without: Collection[str],
+        _remark: Callable[[str], None],
+    ) -> Move:
         return sample(task.name, task.server)
 
     def _conduct(self, _opened: OpenCloud, entry: Entry) -> None:
         journal = self.tools.journal
         with journal.lease(entry.move.id):
-            journal.write(entry.move.id, "sleep", Mark.BEGUN)
-            time.sleep(self.move_seconds)
-            journal.write(entry.move.id, "sleep", Mark.DONE)
+            for number in range(STEPS):
+                journal.write(entry.move.id, f"sleep-{number}", Mark.BEGUN)
+                time.sleep(self.move_seconds / STEPS)
+                journal.write(entry.move.id, f"sleep-{number}", Mark.DONE)
             journal.write(entry.move.id, "", Mark.FINISHED)
 
 
@@ -114,7 +126,7 @@ def measure(servers: int, workers: int, move_seconds: float) -> dict[str, Any]:
         wishes = Wishes(cell="cell1", parallel=workers, only=Terms(names=("bench-*",)))
         scope = scope_of(town.world.cloud, wishes)
         found = look(town.world.cloud, scope, wishes, journal.entries())
-        clock, holds = Clock(), Holds(Interrupts(lambda _text: None))
+        clock, holds = Clock(tenth=max(servers // 10, 1)), Holds(Interrupts(lambda _text: None))
         number = journal.open_drain(scope.key)
         tools = replace(town.tools(journal), tell=lambda _happening: None)
         work = Sleeping(tools, scope, wishes, number, holds, move_seconds, clock)
@@ -146,7 +158,7 @@ def main() -> None:
     parser.add_argument("--servers", type=int, default=1000, help="how many (default 1000)")
     parser.add_argument("--workers", type=int, default=8, help="at a time (default 8)")
     parser.add_argument(
-        "--move-ms", type=float, default=200, help="what a move takes (default 200)"
+        "--move-ms", type=float, default=2000, help="what a move sleeps (default 2000)"
     )
     options = parser.parse_args()
     found = measure(options.servers, options.workers, options.move_ms / 1000)
@@ -157,7 +169,7 @@ def main() -> None:
         f"{found['done']} of {found['servers']} servers by {found['workers']} workers in "
         f"{found['seconds']:.1f} s: busy {found['busy_fraction']:.0%} of the time (aim 90%), "
         f"{found['overhead_ms_per_server']:.0f} ms beside each move, "
-        f"memory grew by {found['rss_growth_mb']:.1f} MB from the 100th server on"
+        f"memory grew by {found['rss_growth_mb']:.1f} MB from the first tenth on"
     )
 
 

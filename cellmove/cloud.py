@@ -251,6 +251,34 @@ class Hypervisor(Protocol):
         """Delete all notes of ours of what the guest writes: backup, checkpoints and bitmaps."""
         ...
 
+    def has_base(self, base: str) -> bool:
+        """Whether the image cache has this base (its name is the SHA-1 of the image's id)."""
+        ...
+
+    def base_hash(self, server: str, base: str) -> str:
+        """Hash of what a base has that is there; it is read for this server's move."""
+        ...
+
+    def drop_base(self, base: str) -> None:
+        """Take a base out of the cache unless a disk here lies on it; twice is once."""
+        ...
+
+    def keeps_base(self, server: str, base: str) -> bool:
+        """Whether the server's directory keeps this base, whatever nova deletes from the cache."""
+        ...
+
+    def keep_base(self, server: str, base: str) -> None:
+        """Make it so: by a further name of the same file; twice is once."""
+        ...
+
+    def release_base(self, server: str, base: str) -> None:
+        """Delete that name; twice is once."""
+        ...
+
+    def restore_base(self, server: str, base: str) -> None:
+        """Put a base that was kept back into the cache if it is gone from there."""
+        ...
+
     def has_directory(self, server: str) -> bool: ...
 
     def make_directory(self, server: str) -> None:
@@ -275,6 +303,10 @@ class Hypervisor(Protocol):
 
     def free_bytes(self) -> int:
         """Room in the file system of the instances directory."""
+        ...
+
+    def shared_place(self) -> str:
+        """What other hosts may have mounted for the instances directory, too; empty: nothing."""
         ...
 
     def disk_path(self, server: str, disk: str) -> str:
@@ -334,6 +366,14 @@ class Hosts(Protocol):
 
         Raises:
             Unreachable: no SSH, no libvirt, or an unknown host key.
+        """
+        ...
+
+    def bring_base(self, move: Move, base: str, progress: Callable[[Transfer], None]) -> None:
+        """Copy a base from the source's image cache into the target's, verified; twice is once.
+
+        Raises:
+            StepFailed: the copy broke or differs.
         """
         ...
 

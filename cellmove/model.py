@@ -204,6 +204,17 @@ class Disk:
     """Copied while the guest runs; then only what it wrote last is copied while it is off."""
     why_cold: str = ""
     """Why it cannot be copied while the guest runs; empty when it can or the guest is off."""
+    base: str = ""
+    """The file of the host's image cache that it lies on; empty: it lies on none."""
+    base_bytes: int = 0
+    """How much of `allocated_bytes` is the base's."""
+    why_flat: str = ""
+    """Why it crosses without what it lies on; empty: it keeps its base, or lies on nothing."""
+
+    @property
+    def chained(self) -> bool:
+        """Whether it lies on its base at the target, too."""
+        return bool(self.base) and not self.why_flat
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -12,10 +15,12 @@ import sqlalchemy as sa
 
 from cellmove.cloud import Cloud
 from cellmove.config import Config
+from cellmove.dbcopy import api as records
 from cellmove.dbcopy.cells import MappedCell, mapped_cells, open_cells
 from cellmove.dbcopy.connection import refused_url
+from cellmove.dbcopy.copy import read_records
 from cellmove.dbcopy.database import Database
-from cellmove.errors import Refused, Unreachable
+from cellmove.errors import CellmoveError, Conflict, Refused, Unreachable
 from cellmove.hosts.connect import Storage
 from cellmove.hosts.reach import RemoteHosts
 from cellmove.hosts.transfer import Pace
@@ -26,10 +31,12 @@ from cellmove.services.keystone import Projects
 from cellmove.services.neutron import Neutron
 from cellmove.services.nova import Nova
 from cellmove.services.placement import MICROVERSION, Placement
-from cellmove.services.service import Absent
+from cellmove.services.service import Absent, Recent
 from cellmove.services.session import Identity, Session, sign_in
 
 API_NAME = "the API database"
+PORTS_SECONDS = 0.09
+"""For how long a list of ports serves again: less than the pause of who waits for their wiring."""
 _NO_NOVA = Unreachable("nova's API is not known.", "No catalog was asked for it.", "Sign in.")
 
 
@@ -79,8 +86,8 @@ def cells_of(config: Config, url: sa.URL, mapped: list[MappedCell]) -> dict[str,
     return cells
 
 
-def hosts_of(config: Config, cells: Mapping[str, Database], bwlimit: int = 0) -> RemoteHosts:
-    """The hypervisors; none is reached yet. `bwlimit`: bytes a second of each copy; 0: no limit.
+def hosts_of(config: Config, cells: Mapping[str, Database]) -> RemoteHosts:
+    """The hypervisors; none is reached yet.
 
     Raises:
         Unreachable: the SSH configuration cannot be read.
@@ -95,7 +102,6 @@ def hosts_of(config: Config, cells: Mapping[str, Database], bwlimit: int = 0) ->
             config.nova.nfs_mount_options,
             partial(storage_address, config, cells),
         ),
-        pace=Pace(bwlimit),
     )
 
 
@@ -121,27 +127,74 @@ def signed_in(config: Config, request_id: str) -> Session:
     return sign_in(config.cloud.name, request_id, config.cloud.service_name)
 
 
-@contextmanager
-def open_cloud(
-    config: Config,
-    *,
-    request_id: str,
-    progress: Callable[[Transfer], None],
-    bwlimit: int = 0,
-    signing_in: Callable[[], Session] | None = None,
-) -> Iterator[OpenCloud]:
-    """Everything the configuration leads to, until the block ends. No hypervisor is reached yet.
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What asks for no token: the databases, and the way to the hypervisors."""
 
-    `request_id`: `req-<uuid>`, the same in every service's log. `progress` is told of copies.
-    `bwlimit`: bytes a second of each copy of a disk; 0: as fast as it can. `signing_in`: waits for
-    a sign-in that was begun already.
+    api: Database
+    cells: Mapping[str, Database]
+    """By cell uuid."""
+    ids: Mapping[int, str]
+    """A cell's id -> its uuid."""
+    hosts: RemoteHosts
+    close: Callable[[], None]
+    """Lets go of all of it; twice is once."""
+
+    def foresee(self, asked: str, host: str | None = None) -> None:
+        """Open the way to a server, by uuid or name, and to the host that it shall come to.
+
+        Nothing depends on it, so it raises nothing: what is wrong is told to whoever asks next.
+        """
+        with suppress(CellmoveError):
+            if host:
+                self.hosts.expect(host)
+            found = self._found(asked)
+            with self.api.read() as rows:
+                mapping = records.instance_mapping(rows, found) if found else None
+            names = {host} if host else set()
+            for cell in self._cell(mapping["cell_id"] if mapping else None):
+                names |= self._hosts_of(cell, found)
+            if names - {host}:
+                self.hosts.expect(*sorted(names - {host}))
+            with self.api.read() as rows:
+                ids = {records.cell_of_host(rows, name) for name in names}
+            for cell in (each for number in ids for each in self._cell(number)):
+                with cell.read():  # two connections, which are kept: lanes ask side by side
+                    self._hosts_of(cell, found)  # its tables are known then
+
+    def _found(self, asked: str) -> str:
+        """The uuid of the only server that is meant; else empty."""
+        try:
+            return str(uuid.UUID(asked))
+        except ValueError:
+            found = records.servers_named(self.cells.values(), asked)
+            return found[0] if len(found) == 1 else ""
+
+    @staticmethod
+    def _hosts_of(cell: Database, server: str) -> set[str]:
+        """The server's host by this cell, and the one where it waits to be confirmed."""
+        try:
+            with cell.read() as rows:
+                known = read_records(rows, server)
+        except Conflict:  # it is not there
+            return set()
+        names = {known.instance["host"]}
+        if known.instance["vm_state"] == "resized":
+            names |= {row["source_compute"] for row in known.tables["migrations"][-1:]}
+        return {str(name) for name in names if name}
+
+    def _cell(self, number: int | None) -> list[Database]:
+        return [self.cells[self.ids[number]]] if number is not None and number in self.ids else []
+
+
+def ground_of(config: Config) -> Ground:
+    """The databases, and the hypervisors; of these none is reached yet.
 
     Raises:
-        Refused: something is not configured, or does not let us in.
-        Unreachable: a database or Keystone does not answer.
+        Refused: something is not configured.
+        Unreachable: the API database does not answer, or the SSH configuration cannot be read.
     """
     with ExitStack() as stack:
-        threading.Thread(target=prepare, name="policy", daemon=True).start()
         url = api_url(config)
         api = Database(url, name=API_NAME)
         stack.callback(api.close)
@@ -150,16 +203,62 @@ def open_cloud(
         cells = cells_of(config, url, mapped)
         for cell in cells.values():
             stack.callback(cell.close)
-        hosts = stack.enter_context(hosts_of(config, cells, bwlimit))
+        hosts = stack.enter_context(hosts_of(config, cells))
         hosts.expect()
+        ids = {each.cell.id: each.cell.uuid for each in mapped if each.cell.uuid in cells}
+        return Ground(api, cells, ids, hosts, stack.pop_all().close)
+
+
+def begin_ground(config: Config) -> Callable[[], Ground]:
+    """Like `ground_of`, but answers at once: what it answers waits for it, and raises."""
+    future: Future[Ground] = Future()
+
+    def run() -> None:
+        try:
+            ground = ground_of(config)
+        except Exception as error:  # noqa: BLE001 - whoever waits raises it
+            future.set_exception(error)
+        else:
+            atexit.register(ground.close)  # should nobody come for it
+            future.set_result(ground)
+
+    threading.Thread(target=run, name="ground", daemon=True).start()
+    return future.result
+
+
+@contextmanager
+def open_cloud(
+    config: Config,
+    *,
+    request_id: str,
+    progress: Callable[[Transfer], None],
+    bwlimit: int = 0,
+    signing_in: Callable[[], Session] | None = None,
+    ground: Callable[[], Ground] | None = None,
+) -> Iterator[OpenCloud]:
+    """Everything the configuration leads to, until the block ends. No hypervisor is reached yet.
+
+    `request_id`: `req-<uuid>`, the same in every service's log. `progress` is told of copies.
+    `bwlimit`: bytes a second of each copy of a disk; 0: as fast as it can. `signing_in` and
+    `ground`: wait for what was begun already.
+
+    Raises:
+        Refused: something is not configured, or does not let us in.
+        Unreachable: a database or Keystone does not answer.
+    """
+    with ExitStack() as stack:
+        threading.Thread(target=prepare, name="policy", daemon=True).start()
+        on = ground() if ground else ground_of(config)
+        stack.callback(on.close)
+        on.hosts.hold(Pace(bwlimit))
         session = signing_in() if signing_in else signed_in(config, request_id)
         cloud = Cloud(
-            api=api,
-            cells=cells,
-            network=Neutron(session.service("network")),
-            placement=Placement(session.service("placement", MICROVERSION)),
-            volumes=cinder.Cinder(session.optional("block-storage", cinder.MICROVERSION)),
-            hosts=hosts,
+            api=on.api,
+            cells=on.cells,
+            network=Neutron(Recent(session.service("network"), {"/ports": PORTS_SECONDS})),
+            placement=Placement(Recent(session.service("placement", MICROVERSION))),
+            volumes=cinder.Cinder(Recent(session.optional("block-storage", cinder.MICROVERSION))),
+            hosts=on.hosts,
             progress=progress,
         )
         policy = PolicyFile(session.who.credentials, config.policy.file)

@@ -14,6 +14,7 @@ from cellmove.steps import (
     allocations,
     api,
     attachments,
+    bases,
     carry,
     confirm,
     connections,
@@ -46,6 +47,8 @@ RESIZE: tuple[type[Step], ...] = (
     source_cell.WriteSourceClaim,
     disks.MakeTargetDirectory,
     guests.DefineTargetGuest,
+    bases.KeepSourceBases,
+    bases.BringBases,
     disks.PrecopyDisks,
     # The guest stops, and the rest of its disks crosses.
     source_cell.BeginAtSource,
@@ -95,6 +98,7 @@ CONFIRM: tuple[type[Step], ...] = (
 
 REVERT: tuple[type[Step], ...] = (
     revert.BeginRevert,
+    bases.RestoreSourceBases,
     api.RestoreRequestSpec,
     carry.CarryHistoryHome,
     revert.CarryStateHome,
@@ -113,19 +117,20 @@ REVERT: tuple[type[Step], ...] = (
     connections.ConnectSourceVolumes,
     mappings.StoreSourceConnections,
     connections.PlaceSourceVolumes,
+    wiring.PlugSourcePorts,
     network.ActivateSourceBindings,
     # The switch home, then the old guest starts on its old disks.
     carry.CarryChangesHome,
     switch.ShowSource,
     api.PointMappingHome,
     switch.HideTarget,
-    wiring.PlugSourcePorts,
     guests.StartSourceGuest,
     allocations.ReturnAllocation,
     revert.FinishRevert,
     # From here on only forward.
     disks.RemoveTargetDisks,
     firmware.RemoveTargetFirmware,
+    bases.ReleaseSourceBases,
     network.DeleteTargetBindings,
     attachments.DeleteTargetAttachments,
     revert.DeleteTargetRecords,
@@ -142,7 +147,8 @@ Lane = tuple[type[Step], ...]
 ABREAST: dict[Verb, tuple[tuple[Lane, ...], ...]] = {
     "resize": (
         (
-            (allocations.HoldSourceAllocation, allocations.ClaimTarget, network.BindPorts),
+            (allocations.HoldSourceAllocation, allocations.ClaimTarget),
+            (network.BindPorts,),
             (
                 target_cell.CopyRecords,
                 attachments.ReserveTargetAttachments,
@@ -150,6 +156,7 @@ ABREAST: dict[Verb, tuple[tuple[Lane, ...], ...]] = {
                 attachments.ReserveSourceAttachments,
                 target_cell.WriteTargetClaim,
                 source_cell.WriteSourceClaim,
+                guests.DefineTargetGuest,
             ),
             (disks.MakeTargetDirectory,),
         ),
@@ -171,6 +178,11 @@ ABREAST: dict[Verb, tuple[tuple[Lane, ...], ...]] = {
             ),
             (network.ActivateTargetBindings,),
         ),
+        (
+            (switch.HideSource, source_cell.CloseSourceEvents),
+            (api.UpdateRequestSpec,),
+            (target_cell.CloseTargetEvents,),
+        ),
     ),
     # Removing the disks comes first, by itself: while it cannot begin, all can be taken back.
     "confirm": (
@@ -182,7 +194,7 @@ ABREAST: dict[Verb, tuple[tuple[Lane, ...], ...]] = {
     ),
     "revert": (
         (
-            (wiring.UnplugTargetPorts,),
+            (wiring.UnplugTargetPorts, wiring.PlugSourcePorts),
             (
                 mappings.NoteTargetAttachments,
                 connections.DisconnectTargetVolumes,

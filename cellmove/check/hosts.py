@@ -14,6 +14,7 @@ from cellmove.model import Port
 LITTLE_ROOM_BYTES: Final = 10 * 1024**3
 _SERVER: Final = "00000000-0000-4000-8000-000000000000"
 """No server's uuid: the commands with it are only asked about, never run."""
+_BASE: Final = "0" * 40
 _BITMAP: Final = "cellmove-00000000-1"
 _PORT: Final = Port(_SERVER, "fa:16:3e:00:00:00", "", "DOWN", "ovs")
 _NFS: Final = {"data": {"export": "192.0.2.1:/srv/volumes"}}
@@ -61,6 +62,7 @@ def privileged(layout: Layout, bridge: str = "br-int") -> list[tuple[str, Argv]]
     nvram = f"{firmware.DIRECTORY}/instance-00000000_VARS.fd"
     mount_point = connect.mount_path(connect.STORAGE.mounts_path, _NFS)
     half, socket = layout.half(_SERVER, "disk"), layout.socket(_SERVER, "disk")
+    base, kept = layout.base(_BASE), layout.kept(_SERVER, _BASE)
     nova = (
         disks.exists(directory),
         disks.listing(directory),
@@ -74,14 +76,25 @@ def privileged(layout: Layout, bridge: str = "br-int") -> list[tuple[str, Argv]]
         disks.keep_whole(half, disk),
         disks.write(layout.info(_SERVER)),
         disks.image_info(disk, "qcow2"),
+        disks.image_info(half, "qcow2", chain=False),
         disks.image_create(half, "qcow2", 1024**3),
+        disks.image_create(half, "qcow2", 1024**3, base),
         disks.image_server(disk, "qcow2", socket, read_only=True),
         disks.image_server(disk, "qcow2", socket, read_only=True, bitmap=_BITMAP),
         disks.image_server(half, "qcow2", socket, read_only=False),
+        disks.is_file(base),
+        disks.image_info(base, "raw"),
+        disks.image_server(base, "raw", layout.socket(_SERVER, disks.BASE), read_only=True),
+        disks.make_directory(layout.cache),
+        disks.keep_base(half, base),
+        disks.remove(base),
+        disks.remove(kept),
         connect.make_mount_point(mount_point),
     )
     root = (
         disks.remove_bitmap(disk, _BITMAP),
+        disks.link(base, kept),
+        disks.link(kept, base),
         switch.plug(bridge, _SERVER, _PORT),
         switch.unplug(bridge, _PORT),
         switch.ports(bridge),

@@ -33,6 +33,8 @@ class Candidate:
     free_vcpus: float = 0.0
     """Allocation ratio applied."""
     free_disk_mb: int = 0
+    isolated: bool = False
+    """Whether it is for isolated images only."""
 
     def metadata(self, key: str) -> Iterator[str]:
         """Every value that an aggregate of this host has for a key."""
@@ -52,6 +54,8 @@ class Wish:
     """The zone its owner asked for when it was made; None: any."""
     image: Mapping[str, str] = field(default_factory=dict)
     """The image's properties: `hw_architecture`, `img_hv_type`..."""
+    isolated: bool = False
+    """Whether its image is for isolated hosts only."""
     group_policy: str = ""
     group_limit: int = 1
     """How many members of an anti-affine group one host may have."""
@@ -65,9 +69,9 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Multipliers:
-    """What each weigher counts; nova 26: conf/scheduler.py, `[filter_scheduler]`.
+    """What each weigher counts, and what is isolated; nova 26: conf/scheduler.py.
 
-    An aggregate's metadata of the same name overrides it for its hosts.
+    An aggregate's metadata of a multiplier's name overrides it for its hosts.
     """
 
     ram_weight_multiplier: float = 1.0
@@ -77,3 +81,7 @@ class Multipliers:
     soft_anti_affinity_weight_multiplier: float = 1.0
     cross_cell_move_weight_multiplier: float = 1_000_000.0
     """Positive: rather within the server's own cell; negative: rather out of it."""
+    isolated_hosts: tuple[str, ...] = ()
+    """Names; they take isolated images only."""
+    isolated_images: tuple[str, ...] = ()
+    """Ids; they run on isolated hosts only."""

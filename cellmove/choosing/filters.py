@@ -1,6 +1,7 @@
 """The filters: each says why a host cannot take the server, or nothing.
 
-They are those that nova's scheduler has by default, and the isolation of projects.
+They are those that nova's scheduler has by default, and those that keep hosts for some projects,
+images or traits: these say nothing until somebody has written such metadata.
 """
 
 from __future__ import annotations
@@ -9,6 +10,13 @@ import json
 from collections.abc import Callable, Mapping
 
 from cellmove.choosing.facts import Candidate, Wish
+from cellmove.choosing.images import (
+    has_traits_of_aggregates,
+    has_version,
+    is_isolated_alike,
+    runs_image,
+    suits_aggregates,
+)
 from cellmove.choosing.operators import match
 
 Filter = Callable[[Candidate, Wish], str]
@@ -18,7 +26,6 @@ TENANT_KEY = "filter_tenant_id"
 """Metadata of an aggregate whose hosts are for some projects only; any suffix may follow."""
 AGGREGATE_SCOPE = "aggregate_instance_extra_specs:"
 CAPABILITY_SCOPE = "capabilities:"
-IMAGE_KINDS = ("hw_architecture", "img_hv_type", "hw_vm_mode")
 
 
 def is_elsewhere(candidate: Candidate, wish: Wish) -> str:
@@ -97,17 +104,6 @@ def matches_capabilities(candidate: Candidate, wish: Wish) -> str:
     return ""
 
 
-def runs_image(candidate: Candidate, wish: Wish) -> str:
-    """The image's architecture, hypervisor and mode.
-
-    nova 26: scheduler/filters/image_props_filter.py.
-    """
-    wanted = [wish.image[key].lower() for key in IMAGE_KINDS if wish.image.get(key)]
-    if any(all(each in kind for each in wanted) for kind in candidate.supports) or not wanted:
-        return ""
-    return f"it does not run images of kind {'/'.join(wanted)}"
-
-
 def keeps_group(candidate: Candidate, wish: Wish) -> str:
     """The policy of the server's group holds, counted over all cells.
 
@@ -130,6 +126,10 @@ FILTERS: Mapping[str, Filter] = {
     "aggregate": matches_aggregates,
     "capabilities": matches_capabilities,
     "image": runs_image,
+    "version": has_version,
+    "image-aggregate": suits_aggregates,
+    "trait-aggregate": has_traits_of_aggregates,
+    "isolated": is_isolated_alike,
     "group": keeps_group,
     "room": has_room,
 }

@@ -61,6 +61,7 @@ _servers = click.argument("servers", metavar="SERVER...", nargs=-1, required=Tru
 @click.option("--to-host", metavar="HOST", help="Target hypervisor; else the best ones.")
 @click.option("--to-cell", metavar="CELL", help="Target cell, by name or UUID; else any.")
 @click.option("--cold", is_flag=True, help="Copy no disk while the guest runs.")
+@click.option("--flatten", is_flag=True, help="Send what the disks lie on with them, as one file.")
 @bwlimit
 @click.option(
     "--on-failure",
@@ -104,14 +105,15 @@ def resize(options: Options, /, *, servers: tuple[str, ...], **asked: Any) -> Ex
       cellmove resize web-1 --to-cell cell2 --dry-run --explain --out web-1.json
       cellmove resize --plan web-1.json
     """  # noqa: D301 - click wants a real backspace
-    wish = {name: asked.pop(name) for name in ("flavor", "to_host", "to_cell", "cold")}
+    wished = ("flavor", "to_host", "to_cell", "cold", "flatten")
+    wish = {name: asked.pop(name) for name in wished}
     if asked["planned"] is None and not servers:
         raise click.UsageError("Missing argument 'SERVER...': name one, or a plan with --plan.")
     if asked["planned"] is not None and (any(wish.values()) or asked["out"]):
-        raise click.UsageError("--plan goes without --flavor, --to-*, --cold and --out.")
+        raise click.UsageError("--plan goes without --flavor, --to-*, --cold, --flatten and --out.")
     if asked["out"] is not None and not asked["dry_run"]:
         raise click.UsageError("--out wants --dry-run.")
-    options.sign_in_early()
+    options.sign_in_early(servers, wish["to_host"])
     from cellmove.cli import planning, work
 
     return work.resize(options, servers, wish=planning.Wish(**wish), **asked)
@@ -128,7 +130,7 @@ def confirm(options: Options, /, *, servers: tuple[str, ...], dry_run: bool, yes
     Deletes the old disks and records: there is no way back. On a terminal it asks first; without
     a terminal it wants --yes (a script must not hang, nor delete by accident).
     """
-    options.sign_in_early()
+    options.sign_in_early(servers)
     from cellmove.cli import work
 
     return work.end(options, "confirm", servers, dry_run=dry_run, yes=yes)
@@ -145,7 +147,7 @@ def revert(options: Options, /, *, servers: tuple[str, ...], dry_run: bool, yes:
     Throws away what it wrote to its disk since the resize. On a terminal it asks first; without
     a terminal it wants --yes (a script must not hang, nor delete by accident).
     """
-    options.sign_in_early()
+    options.sign_in_early(servers)
     from cellmove.cli import work
 
     return work.end(options, "revert", servers, dry_run=dry_run, yes=yes)
@@ -215,12 +217,13 @@ def undo(options: Options, /, *, move: str) -> Exit:
 
 
 @cellmove.command()
+@click.option("--last", type=click.IntRange(1), metavar="N", help="Only the newest N.")
 @pass_options
-def moves(options: Options) -> Exit:
+def moves(options: Options, /, *, last: int | None) -> Exit:
     """List the moves in the journal, newest last."""
     from cellmove.cli import work
 
-    return work.moves(options)
+    return work.moves(options, last=last)
 
 
 @cellmove.command()

@@ -169,7 +169,7 @@ class _Draining:
     def _look(self, opened: OpenCloud, scope: Scope, wishes: Wishes) -> Found:
         from cellmove.draining.scope import look
 
-        return look(opened.cloud, scope, wishes, self._desk.journal.entries())
+        return look(opened.cloud, scope, wishes, self._desk.journal.entries(brief=True))
 
     def _ask(self, scope: Scope, found: Found, *, yes: bool) -> None:
         if yes or not (found.wanted or self._confirm_after is not None):
@@ -244,7 +244,8 @@ class _Draining:
         interrupts: Interrupts,
         display: Guarded,
     ) -> Work:
-        from cellmove.draining.work import Holds, Tools, Work
+        from cellmove.draining.tools import Holds, Tools
+        from cellmove.draining.work import Work
 
         share = self._options.bwlimit // wishes.parallel
         limit = max(share, SHARES_FLOOR_BYTES) if self._options.bwlimit else 0
@@ -263,4 +264,4 @@ class _Draining:
 
         session = signed_in(self._desk.config, f"req-{uuid.uuid4()}")
         compute = session.service("compute", cordon.MICROVERSION)
-        return cordon.cordon(compute, scope.hosts, f"cellmove drain {number}")
+        return cordon.cordon(compute, scope.hosts, number)

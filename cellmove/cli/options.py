@@ -28,11 +28,16 @@ class Options:
     signing_in: SigningIn | None = None
     """A sign-in that is under way already."""
 
-    def sign_in_early(self) -> None:
-        """Begin to sign in, before all that the command needs is imported."""
+    def sign_in_early(self, servers: Sequence[str] = (), host: str | None = None) -> None:
+        """Begin to sign in, before all that the command needs is imported.
+
+        And to open the way to the first of these servers, and to the host that it shall come to.
+        """
         from cellmove.cli import early
 
         self.signing_in = early.begin(self.config)
+        if self.signing_in and servers and servers[0] != "-":
+            self.signing_in.foresee(servers[0], host)
 
 
 def shared(*, shown: bool) -> list[click.Option]:

@@ -38,6 +38,7 @@ class Wish:
     to_host: str | None
     to_cell: str | None
     cold: bool
+    flatten: bool = False
 
     def taker(self, desk: Desk) -> TakeIn:
         """Takes servers in with this wish."""
@@ -54,8 +55,10 @@ class Wish:
                 actor=desk.actor(opened),
                 request_id=opened.request_id,
                 cold=self.cold,
+                flatten=self.flatten,
                 without=without,
                 explained=explained,
+                remark=desk.remark,
             )
 
         return take_in
@@ -83,7 +86,8 @@ def from_file(desk: Desk, frozen: Frozen) -> TakeIn:
 
         def again(_frozen: Frozen) -> Move:
             host = planned.target
-            wish = Wish(frozen.flavor, host.name, host.cell.uuid, frozen.cold)
+            how = {"cold": frozen.cold, "flatten": frozen.flatten}
+            wish = Wish(frozen.flavor, host.name, host.cell.uuid, **how)
             return wish.taker(desk)(opened, planned.server, (), explained)
 
         move = thaw(opened.cloud, frozen, again, touched_by_us=bool(used))
@@ -142,7 +146,8 @@ def look(
         ]
         if out is not None and plans and wish is not None:
             made = plans[0].move
-            write(freeze(opened.cloud, made, asked=wish.flavor, cold=wish.cold), out)
+            how = {"cold": wish.cold, "flatten": wish.flatten}
+            write(freeze(opened.cloud, made, asked=wish.flavor, **how), out)
     refused = [each for each in taken if each.error]
     report = Plans("resize", plans, refused, told, str(out) if out and plans else "")
     return desk.answer(report, report.exit_code)

@@ -121,10 +121,10 @@ def undo(options: Options, key: str) -> Exit:
     return _undo(desk, entry)
 
 
-def moves(options: Options) -> Exit:
+def moves(options: Options, *, last: int | None) -> Exit:
     """List the journal."""
     desk = Desk(options)
-    return desk.answer(Moves(desk.journal.entries(brief=True), desk.journal.where))
+    return desk.answer(Moves(desk.journal.entries(brief=True, last=last), desk.journal.where))
 
 
 def show(options: Options, key: str) -> Exit:

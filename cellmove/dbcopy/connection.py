@@ -31,8 +31,9 @@ _CONFLICTS = {
     1452: "the row refers to one that does not exist",
 }
 """MariaDB's error codes after which nothing was written and looking again makes sense."""
-_LOST = {1047, 1053, 1927, 2003, 2006, 2013, 2014, 2055}
-"""MariaDB's and PyMySQL's error codes of a connection that is no more."""
+_LOST = {1040, 1047, 1053, 1203, 1927, 2003, 2006, 2013, 2014, 2055}
+"""MariaDB's and PyMySQL's error codes of a connection that is no more, or that there are too many
+of (1040, 1203)."""
 _SENSELESS_TO_RETRY = {1044, 1045, 1049, 1698}
 """Wrong user, password or database name."""
 

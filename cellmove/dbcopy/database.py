@@ -127,7 +127,11 @@ class Database:
         try:
             with translated(self.name):
                 connection.commit()
-        except errors.Unreachable as lost:
+        except errors.CellmoveError as lost:
+            # What may be open there still would be committed by the next START TRANSACTION.
+            connection.invalidate()
+            if not isinstance(lost, errors.Unreachable):
+                raise
             raise errors.Unknown(
                 f"Nobody knows whether {self.name} has committed the change.",
                 lost.seen,

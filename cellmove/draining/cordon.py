@@ -8,12 +8,14 @@ from typing import Any, Final
 from cellmove.errors import StepFailed
 from cellmove.services.session import Service
 
+REASON: Final = "cellmove drain"
+"""How the reason begins, by which a later run knows what an earlier one has disabled."""
 MICROVERSION: Final = "2.53"
 """Since Pike: services are changed by their id (nova 26: api/openstack/compute/services.py)."""
 
 
-def cordon(compute: Service, hosts: Collection[str], reason: str) -> list[str]:
-    """Disable the nova-compute of each of these hosts; returns those that were not so before.
+def cordon(compute: Service, hosts: Collection[str], drain: int) -> list[str]:
+    """Disable the nova-compute of each of these hosts; returns those that a drain has disabled.
 
     One that somebody else has disabled keeps their reason.
 
@@ -21,15 +23,18 @@ def cordon(compute: Service, hosts: Collection[str], reason: str) -> list[str]:
         StepFailed: nova does not do it.
     """
     services = _services(compute)
-    changed = []
+    ours = []
     for host in hosts:
         found = services.get(host)
-        if found is None or found["status"] == "disabled":
+        if found is None:
+            continue
+        if found["status"] == "disabled":
+            ours += [host] if (found.get("disabled_reason") or "").startswith(REASON) else []
             continue
         answer = compute.send(
             "PUT",
             f"/os-services/{found['id']}",
-            {"status": "disabled", "disabled_reason": reason},
+            {"status": "disabled", "disabled_reason": f"{REASON} {drain}"},
         )
         if not answer.ok:
             raise StepFailed(
@@ -37,8 +42,8 @@ def cordon(compute: Service, hosts: Collection[str], reason: str) -> list[str]:
                 f"nova answered {answer.message}.",
                 f"Run `openstack compute service set --disable {host} nova-compute`.",
             )
-        changed.append(host)
-    return changed
+        ours.append(host)
+    return ours
 
 
 def _services(compute: Service) -> dict[str, dict[str, Any]]:

@@ -13,7 +13,7 @@ from cellmove.draining.happenings import Happening, Outcome
 from cellmove.draining.scope import Found
 from cellmove.draining.work import Work
 from cellmove.errors import CellmoveError
-from cellmove.journal import Busy, Turn
+from cellmove.journal import Busy, Entry, Turn
 
 POLL_SECONDS = 0.5
 """How long a worker that found nothing to do waits before it looks again."""
@@ -76,7 +76,8 @@ class Drain:
         """What was begun first; then the servers in order; confirms whenever they are due."""
         found, wishes = self.found, self.work.wishes
         tasks = [
-            Task("move", entry.move.server, entry.move.name, entry.move.source.name, entry)
+            # A confirm's turn is over already.
+            Task("confirm" if entry.verb == "confirm" else "move", *_of(entry), entry)
             for entry in found.begun
         ]
         tasks += [Task("move", each.server, each.name, each.host) for each in found.wanted]
@@ -137,11 +138,10 @@ class Drain:
     def _following(self, outcome: Outcome) -> list[Task]:
         """Its confirm, if it is to be confirmed by us; counted from now on."""
         after = self.work.wishes.confirm_after_seconds
-        if after is None or outcome.move is None:
+        if after is None or outcome.source is None:
             return []
-        host = outcome.move.source.name
         due = self.clock() + after
-        return [Task("confirm", outcome.server, outcome.name, host, due=due)]
+        return [Task("confirm", outcome.server, outcome.name, outcome.source.name, due=due)]
 
     def _of_others(self, task: Task) -> Outcome | None:
         """How a server's turn ended that another conductor had, or an earlier run of the same."""
@@ -167,8 +167,7 @@ class Drain:
             own = sum(1 for each in self.outcomes if each.kind == "failed")
             if self.clock() - self._counted_at > LOOK_SECONDS:
                 self._counted_at = self.clock()
-                turns = self.work.tools.journal.turns(self.work.drain)
-                self._failures = sum(1 for each in turns if each.result == "failed")
+                self._failures = self.work.tools.journal.failures(self.work.drain)
             servers = len(self.found.begun) + len(self.found.wanted)
             limit = self.work.wishes.max_failures
             self.given_up = limit.exceeded(max(own, self._failures), servers)
@@ -191,6 +190,11 @@ class Drain:
             text = f"Outside of the window {window.text}: nothing is begun until {opens}."
             self.work.tools.tell(Happening("note", note=text))
         return False
+
+
+def _of(entry: Entry) -> tuple[str, str, str]:
+    """Server, its name, and the host that it leaves."""
+    return entry.move.server, entry.move.name, entry.move.source.name
 
 
 def looked(work: Work, found: Found) -> list[Outcome]:

@@ -2,78 +2,23 @@
 
 from __future__ import annotations
 
-import threading
 import uuid
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from cellmove.cloud import Cloud
-from cellmove.conductor import Conductor
 from cellmove.draining.agenda import Task
-from cellmove.draining.happenings import Happening, Kind, Outcome, Tell
+from cellmove.draining.happenings import Happening, Kind, Outcome, kept
 from cellmove.draining.scope import Scope
+from cellmove.draining.tools import Holds, Remarks, Tools, conduct
 from cellmove.draining.tries import Tries, Try
 from cellmove.draining.wishes import Wishes
-from cellmove.errors import CellmoveError, Refused, StepFailed, Stopped
-from cellmove.intake import Actor, intake_confirm, intake_resize
+from cellmove.errors import CellmoveError, Refused, Stopped
+from cellmove.intake import intake_confirm, intake_resize
 from cellmove.intake.resize import MOST_HOSTS
-from cellmove.interrupts import Interrupts
-from cellmove.journal import (
-    Busy,
-    Caps,
-    Entry,
-    Journal,
-    Mark,
-    Result,
-    State,
-    TakenOver,
-    Turn,
-    Verb,
-)
+from cellmove.journal import Busy, Caps, Entry, Result, State, TakenOver, Turn, Verb
 from cellmove.model import Move, Transfer
 from cellmove.opening import OpenCloud
-from cellmove.plan import plan
-from cellmove.steps.base import Step
-
-Watch = Callable[[Step, Mark], None]
-Open = Callable[[str, Callable[[Transfer], None]], AbstractContextManager[OpenCloud]]
-"""Opens a cloud for one move: its request id, and who is told of its copies."""
-
-
-class Holds:
-    """While one of several threads takes something back, signals wait for it."""
-
-    def __init__(self, interrupts: Interrupts) -> None:
-        self._interrupts = interrupts
-        self._lock = threading.Lock()
-        self._held: set[int] = set()
-        self.should_stop = interrupts.should_stop
-
-    def hold(self, number: int) -> None:
-        """This move is being taken back."""
-        with self._lock:
-            self._held.add(number)
-            self._interrupts.hold()
-
-    def release(self, number: int) -> None:
-        """No more."""
-        with self._lock:
-            self._held.discard(number)
-            if not self._held:
-                self._interrupts.release()
-
-
-@dataclass(frozen=True, slots=True)
-class Tools:
-    """What the workers of one conductor share; all of it is safe in several threads."""
-
-    journal: Journal
-    open: Open
-    actor: Callable[[OpenCloud], Actor]
-    notices: Callable[[Cloud, Entry], AbstractContextManager[Sequence[Watch]]]
-    """Who tells the cloud's listeners of a move's steps."""
-    tell: Tell
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +66,7 @@ class Work:
         except TakenOver:
             return Busy.TAKEN
         except Exception as error:  # noqa: BLE001 - one server's defect keeps no other back
-            outcome = _outcome(task, "failed", error=_as_ours(error))
+            outcome = _outcome(task, "failed", error=error)
         if isinstance(outcome.error, TakenOver):
             return Busy.TAKEN
         self._ended(turn, outcome)
@@ -131,6 +76,10 @@ class Work:
         """Confirm a server that has arrived; None: somebody else has done so, or does."""
         request_id = f"req-{uuid.uuid4()}"
         try:
+            if task.entry is not None:  # one who died has begun it
+                with self._opened(task, request_id) as opened:
+                    settled = self._settled(opened, task, task.entry)
+                    return None if isinstance(settled.error, Refused) else settled
             with self._opened(task, request_id) as opened:
                 move = intake_confirm(
                     opened.cloud,
@@ -138,33 +87,37 @@ class Work:
                     actor=self.tools.actor(opened),
                     request_id=request_id,
                 )
-                done = self._tries(opened, task, None, "confirm").of(move)
+                remarks = Remarks(self.tools.tell, task)
+                done = self._tries(opened, task, None, "confirm", remarks).of(move)
         except Refused as error:
             return None if self._ended_by_others(task) else _outcome(task, "failed", error=error)
         except Exception as error:  # noqa: BLE001 - one server's defect keeps no other back
-            return _outcome(task, "failed", error=_as_ours(error))
+            return _outcome(task, "failed", error=error)
         return _ending(task, done, "confirmed")
 
     def looked_at(self, task: Task) -> Outcome:
         """Take the server in and leave it at that: where it would go, or why it cannot."""
         try:
             with self._opened(task, f"req-{uuid.uuid4()}") as opened:
-                return _outcome(task, "done", Try(self._intake(opened, task)))
+                remarks = Remarks(_to_nobody, task)
+                move = self._intake(opened, task, (), remarks)
+                return _outcome(task, "done", Try(move), note=remarks.text)
         except Exception as error:  # noqa: BLE001 - one server's defect keeps no other back
-            return _outcome(task, "left", error=_as_ours(error))
+            return _outcome(task, "left", error=error)
 
     def _new(self, task: Task, turn: Turn) -> Outcome | Busy:
         with self._opened(task, f"req-{uuid.uuid4()}") as opened:
             full: list[str] = []
             while True:
+                remarks = Remarks(self.tools.tell, task)
                 try:
-                    move = self._intake(opened, task, full)
+                    move = self._intake(opened, task, full, remarks)
                 except Refused as error:
                     return Busy.HOST if full else _outcome(task, "left", error=error)
                 aimed = self._aim(turn, move)
                 if isinstance(aimed, Turn):
-                    done = self._tries(opened, task, turn, "resize").of(move)
-                    return _ending(task, done, "done")
+                    done = self._tries(opened, task, turn, "resize", remarks).of(move)
+                    return _ending(task, done, "done", remarks)
                 if aimed is not Busy.HOST or move.target.name in full:
                     return aimed
                 full.append(move.target.name)
@@ -178,8 +131,9 @@ class Work:
         with self._opened(task, entry.move.request_id) as opened:
             if entry.state is State.UNDOING or entry.verb != "resize":
                 return self._settled(opened, task, entry)
-            done = self._tries(opened, task, turn, "resize").going_on(entry)
-            return _ending(task, done, "done")
+            remarks = Remarks(self.tools.tell, task)
+            done = self._tries(opened, task, turn, "resize", remarks).going_on(entry)
+            return _ending(task, done, "done", remarks)
 
     def _settled(self, opened: OpenCloud, task: Task, entry: Entry) -> Outcome:
         """A confirm, a revert or an undo that was begun is brought to its end."""
@@ -194,9 +148,11 @@ class Work:
             task, "left", done, note=f"Move {entry.number} was brought to its end: it is here."
         )
 
-    def _tries(self, opened: OpenCloud, task: Task, turn: Turn | None, verb: Verb) -> Tries:
+    def _tries(
+        self, opened: OpenCloud, task: Task, turn: Turn | None, verb: Verb, remarks: Remarks
+    ) -> Tries:
         def another(without: Collection[str]) -> Move:
-            move = self._intake(opened, task, without)
+            move = self._intake(opened, task, without, remarks)
             if turn is not None:
                 # An alternate does not wait for its turn there: the server waits here.
                 self._aim(turn, move)
@@ -208,10 +164,12 @@ class Work:
             conduct=lambda entry: self._conduct(opened, entry),
             another=another,
             most=MOST_HOSTS if verb == "resize" else 1,
-            remark=lambda text: self._note(task, text),
+            remark=remarks,
         )
 
-    def _intake(self, opened: OpenCloud, task: Task, without: Collection[str] = ()) -> Move:
+    def _intake(
+        self, opened: OpenCloud, task: Task, without: Collection[str], remark: Callable[[str], None]
+    ) -> Move:
         return intake_resize(
             opened.cloud,
             task.server,
@@ -222,46 +180,11 @@ class Work:
             request_id=opened.request_id,
             cold=self.wishes.cold,
             without=without,
+            remark=remark,
         )
 
     def _conduct(self, opened: OpenCloud, entry: Entry) -> None:
-        """Run a move of the journal from where it is, in its own direction."""
-        journal, tell = self.tools.journal, self.tools.tell
-        steps = plan(entry.verb, entry.move)
-        order = {step.name: at for at, step in enumerate(steps, 1)}
-        move = entry.move
-        begun = Happening(
-            "begun",
-            move.server,
-            move.name,
-            move.source,
-            move.target,
-            entry.number,
-            steps=len(steps),
-        )
-        tell(begun)
-
-        def watch(step: Step, mark: Mark) -> None:
-            if mark in (Mark.FAILED, Mark.UNDOING):
-                self.holds.hold(entry.number)
-            tell(replace(begun, kind="step", step=step, mark=mark, at=order[step.name]))
-            for each in notices:
-                each(step, mark)
-
-        try:
-            with (
-                journal.lease(entry.move.id) as lease,
-                self.tools.notices(opened.cloud, entry) as notices,
-            ):
-                conductor = Conductor(
-                    journal, opened.cloud, watch, lambda: self.holds.should_stop() or lease.lost
-                )
-                if entry.state is State.UNDOING:
-                    conductor.undo(journal.entry(entry.move.id), steps)
-                else:
-                    conductor.conduct(entry.number, steps, take_back=True)
-        finally:
-            self.holds.release(entry.number)
+        conduct(self.tools, self.holds, opened.cloud, entry)
 
     def _opened(self, task: Task, request_id: str) -> AbstractContextManager[OpenCloud]:
         tell = self.tools.tell
@@ -293,17 +216,20 @@ class Work:
         with suppress(Stopped):
             self.tools.journal.end_turn(turn, "left", move=None, note="")
 
-    def _note(self, task: Task, text: str) -> None:
-        self.tools.tell(Happening("note", task.server, task.name, note=text))
-
 
 _ANY = 1 << 30
 
 
-def _ending(task: Task, done: Try, arrived: Kind) -> Outcome:
+def _to_nobody(_happening: Happening) -> None:
+    """Of a look nothing is told before its end."""
+
+
+def _ending(task: Task, done: Try, arrived: Kind, remarks: Remarks | None = None) -> Outcome:
     if isinstance(done.error, Stopped):
         return _outcome(task, "stopped", done)
-    return _outcome(task, "failed" if done.error else arrived, done)
+    if done.error:
+        return _outcome(task, "failed", done)
+    return _outcome(task, arrived, done, note=remarks.text if remarks else "")
 
 
 def _outcome(
@@ -311,19 +237,18 @@ def _outcome(
     kind: Kind,
     done: Try | None = None,
     *,
-    error: CellmoveError | None = None,
+    error: Exception | None = None,
     note: str = "",
 ) -> Outcome:
-    if done is None:
-        return Outcome(kind, task.server, task.name, error=error, note=note)
-    return Outcome(kind, task.server, task.name, done.move, done.number, done.error or error, note)
-
-
-def _as_ours(error: Exception) -> CellmoveError:
-    if isinstance(error, CellmoveError):
-        return error
-    return StepFailed(
-        "cellmove has a defect, or met something it does not know.",
-        f"{type(error).__name__}: {error}",
-        "See `cellmove moves` for how the server stands.",
+    error = error or (done.error if done else None)
+    move = done.move if done else None
+    return Outcome(
+        kind,
+        task.server,
+        task.name,
+        move.source if move else None,
+        move.target if move else None,
+        done.number if done else None,
+        kept(error) if error else None,
+        note,
     )

@@ -19,6 +19,8 @@ Argv = tuple[str, ...]
 
 HALF: Final = ".cellmove"
 """Ending of a disk's file until it is whole."""
+BASE: Final = "disk.base"
+"""A base under way to the image cache: until it is whole it is one of the server's halves."""
 INFO: Final = "disk.info"
 """nova's note of each disk's format: JSON, path -> format."""
 FORMATS: Final = ("qcow2", "raw")
@@ -27,6 +29,7 @@ BITMAP_VERSION: Final = 3
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _DISK: Final = re.compile(r"disk(\.[a-z0-9]+)?")
+_BASE: Final = re.compile(r"[0-9a-f]{40}")
 _BITMAP: Final = re.compile(r"cellmove-[0-9a-f]{8}-[0-9]+")
 _PATH: Final = re.compile(r"(/[A-Za-z0-9_][A-Za-z0-9._-]*)+")
 
@@ -87,6 +90,19 @@ class Layout:
         """Path of nova's note of the disks' formats."""
         return f"{self.directory(server)}/{INFO}"
 
+    @property
+    def cache(self) -> str:
+        """Where nova caches images: `[image_cache]subdirectory_name` is nova's default."""
+        return f"{self.instances_path}/_base"
+
+    def base(self, name: str) -> str:
+        """Path of an image in the cache; its name is the SHA-1 of the image's id."""
+        return f"{self.cache}/{_checked(_BASE, name, 'the name of a cached image')}"
+
+    def kept(self, server: str, name: str) -> str:
+        """A further name of a base, in the directory of a server that needs it."""
+        return f"{self.directory(server)}/{kept_name(_checked(_BASE, name, 'a base'))}"
+
     def socket(self, server: str, name: str) -> str:
         """Where a disk's server listens."""
         return f"{self.socket_path}/{checked_uuid(server)}-{checked_disk(name)}.sock"
@@ -94,6 +110,11 @@ class Layout:
     def guest_socket(self, server: str) -> str:
         """Where a running guest's backup listens."""
         return f"{self.guest_socket_path}/{checked_uuid(server)}.sock"
+
+
+def kept_name(base: str) -> str:
+    """Name of the link that keeps a base."""
+    return f"base-{base}"
 
 
 def exists(path: str) -> Argv:
@@ -146,20 +167,42 @@ def free(path: str) -> Argv:
     return ("df", "--output=avail", "--block-size=1", path)
 
 
-def image_info(path: str, image_format: str | None) -> Argv:
-    """What an image is, its backing files included.
+def is_file(path: str) -> Argv:
+    """Status 0: there is such a file; 1: there is none."""
+    return ("/usr/bin/test", "-f", path)
+
+
+def keep_base(half: str, base: str) -> Argv:
+    """Give a whole base its name unless there is one: nova may have fetched it meanwhile."""
+    return ("/usr/bin/mv", "-n", "-T", half, base)
+
+
+def link(path: str, other: str) -> Argv:
+    """Give a file another name."""
+    return ("/usr/bin/ln", "-T", path, other)
+
+
+def remove(path: str) -> Argv:
+    """Delete a name of a file; twice is once."""
+    return ("/usr/bin/rm", "-f", path)
+
+
+def image_info(path: str, image_format: str | None, *, chain: bool = True) -> Argv:
+    """What an image is, its backing files included unless `chain` says not to open them.
 
     A guest can write what it likes into a raw disk, also the head of a qcow2 image that names
     any file of the host: so a known format is named. Only an unknown one is guessed.
     """
     guess = ("-f", _checked_format(image_format)) if image_format else ()
-    return ("/usr/bin/qemu-img", "info", "-U", "--backing-chain", "--output=json", *guess, path)
+    below = ("--backing-chain",) if chain else ()
+    return ("/usr/bin/qemu-img", "info", "-U", *below, "--output=json", *guess, path)
 
 
-def image_create(path: str, image_format: str, size_bytes: int) -> Argv:
-    """Make an empty image without a backing file."""
-    size = str(int(size_bytes))
-    return ("/usr/bin/qemu-img", "create", "-q", "-f", _checked_format(image_format), path, size)
+def image_create(path: str, image_format: str, size_bytes: int, base: str = "") -> Argv:
+    """Make an empty image; with `base`, the path of a raw file, it lies on that."""
+    below = ("-b", base, "-F", "raw") if base else ()
+    image = ("-f", _checked_format(image_format), *below, path, str(int(size_bytes)))
+    return ("/usr/bin/qemu-img", "create", "-q", *image)
 
 
 def image_server(
@@ -208,14 +251,15 @@ def half_names(listed: str) -> tuple[str, ...]:
     return tuple(sorted(name for name in names if _DISK.fullmatch(name)))
 
 
-def disk_of(name: str, info: str) -> Disk:
-    """The disk that `image_info` described.
+def disk_of(name: str, info: str, cache: str = "") -> Disk:
+    """The disk that `image_info` described; `cache` is the directory of its host's image cache.
 
     Raises:
         StepFailed: what it said is not understood, or the image has parts that would stay behind.
     """
     try:
-        chain = json.loads(info)
+        read = json.loads(info)
+        chain = read if isinstance(read, list) else [read]
         top = chain[0]
         if top.get("encrypted") or _data(top).get("data-file"):
             raise StepFailed(
@@ -229,9 +273,34 @@ def disk_of(name: str, info: str) -> Disk:
             size_bytes=int(top["virtual-size"]),
             allocated_bytes=sum(int(image.get("actual-size", 0)) for image in chain),
             version=2 if _data(top).get("compat") == "0.10" else BITMAP_VERSION,
+            base=base_of(info, cache),
+            base_bytes=sum(int(image.get("actual-size", 0)) for image in chain[1:]),
+            why_flat=_why_flat(chain, cache),
         )
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise _not_understood("qemu-img info", info) from error
+
+
+def base_of(info: str, cache: str) -> str:
+    """Name of the cached image that `image_info` described a disk on; empty: it lies on none."""
+    read = json.loads(info)
+    top = read[0] if isinstance(read, list) else read
+    below = str(top.get("full-backing-filename") or top.get("backing-filename") or "")
+    directory, _, name = below.rpartition("/")
+    return name if directory == cache and _BASE.fullmatch(name) else ""
+
+
+def _why_flat(chain: Sequence[Mapping[str, Any]], cache: str) -> str:
+    """Why a disk cannot lie on the same at another host; empty: it can, or it lies on nothing."""
+    top = chain[0]
+    if not top.get("backing-filename"):
+        return ""
+    if len(chain) > 2:
+        return f"it lies on {len(chain) - 1} images"
+    if not base_of(json.dumps(chain), cache):
+        return "what it lies on is no image of the host's cache"
+    kind = chain[1]["format"] if chain[1:] else top.get("backing-filename-format")
+    return "" if kind == "raw" else f"its base is {kind}"
 
 
 def formats(info: str) -> dict[str, str]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from cellmove.errors import StepFailed
 from cellmove.hosts import disks, firmware, inventory, switch
+from cellmove.hosts.bases import ImageCache
 from cellmove.hosts.blocks import ConnectionInfo
 from cellmove.hosts.connect import STORAGE, Storage, Volumes
 from cellmove.hosts.disks import Argv, Layout
@@ -24,7 +25,7 @@ _DELETE_SECONDS = 600
 """A large file is not deleted at once by every file system. As in sudoers.j2."""
 
 
-class RemoteHypervisor:
+class RemoteHypervisor(ImageCache):
     """A hypervisor reached over SSH: `cellmove.cloud.Hypervisor` for real hosts."""
 
     def __init__(
@@ -35,9 +36,8 @@ class RemoteHypervisor:
         bridge: str = "br-int",
         storage: Storage = STORAGE,
     ) -> None:
+        super().__init__(shell, layout)
         self._name = name
-        self._shell = shell
-        self._layout = layout
         self._bridge = bridge
         self._guests = Guests(shell)
         self._volumes = Volumes(name, shell, storage, self._guests.has_secret)
@@ -143,6 +143,11 @@ class RemoteHypervisor:
         """Room in the file system of the instances directory."""
         return disks.free_bytes(self._shell.run(disks.free(self._layout.instances_path)).stdout)
 
+    def shared_place(self) -> str:
+        """What other hosts may have mounted for the instances directory, too; empty: nothing."""
+        asked = inventory.mounted(self._layout.instances_path)
+        return inventory.shared_place(self._shell.run(asked).stdout)
+
     def disk_path(self, server: str, disk: str) -> str:
         """Absolute path of a server's disk on this host."""
         return self._layout.disk(server, disk)
@@ -195,7 +200,8 @@ class RemoteHypervisor:
         """Make the empty image that a copy is written into, in place of an earlier try's."""
         half = self._layout.half(server, disk.name)
         self._as_nova(disks.remove_half(half), timeout_seconds=_DELETE_SECONDS)
-        self._as_nova(disks.image_create(half, disk.format, size_bytes))
+        base = self._layout.base(disk.base) if disk.chained else ""
+        self._as_nova(disks.image_create(half, disk.format, size_bytes, base))
 
     def why_cold(self, server: str, disks_: Sequence[Disk]) -> Mapping[str, str]:
         """Disk name -> why it cannot be copied while the guest runs; empty when it can."""
@@ -226,7 +232,8 @@ class RemoteHypervisor:
         """How the disk's content is read here: all of it, or what a bitmap of it names."""
         path, socket = self._layout.disk(server, disk.name), self._layout.socket(server, disk.name)
         command = disks.image_server(path, disk.format, socket, read_only=True, bitmap=bitmap)
-        return End(self._shell.host, socket, disks.as_user("nova", command), bitmap=bitmap)
+        base = self.base_end(server, disk.base) if disk.chained and not bitmap else None
+        return End(self._shell.host, socket, disks.as_user("nova", command), "", bitmap, base)
 
     def writing_end(self, server: str, disk: Disk) -> End:
         """How the image of `begin_disk` is written here."""
@@ -248,8 +255,16 @@ class RemoteHypervisor:
         self._guests.close()
 
     def _disk(self, server: str, name: str, image_format: str | None) -> Disk:
-        command = disks.image_info(self._layout.disk(server, name), image_format)
-        return disks.disk_of(name, self._as_nova(command).stdout)
+        path, cache = self._layout.disk(server, name), self._layout.cache
+        whole = disks.image_info(path, image_format)
+        done = self._as_nova(whole, check=False)
+        if done.status:  # Its base may be gone from the cache, and kept by `keep_base`.
+            alone = disks.image_info(path, image_format, chain=False)
+            done = self._as_nova(alone, check=False)
+            base = "" if done.status else disks.base_of(done.stdout, cache)
+            if not base or not self.keeps_base(server, base):
+                done = self._as_nova(whole)  # To say what is wrong with it.
+        return disks.disk_of(name, done.stdout, cache)
 
     def _known_formats(self, server: str, listed: str) -> dict[str, str]:
         """File name -> format as the host knows it: a guest can forge its disk's head."""

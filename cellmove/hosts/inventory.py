@@ -78,6 +78,22 @@ def file_system(path: str) -> Argv:
     return ("df", "--output=fstype", path)
 
 
+def mounted(path: str) -> Argv:
+    """What is mounted where a path is, and of what kind; anybody may ask."""
+    return ("df", "--output=source,fstype", path)
+
+
+def shared_place(printed: str) -> str:
+    """What `mounted` named, if other hosts may have the same; empty: it is this host's alone.
+
+    The name of a device says nothing: each host has its own `/dev/vda1`.
+    """
+    kind = printed.split()[-1:]
+    source = "".join(printed.split()[-2:-1])
+    alone = source.startswith("/dev/") or not is_shared(printed)
+    return "" if alone else " ".join([source, *kind])
+
+
 def directories(listed: str) -> dict[str, str]:
     """Instance directories among the names that `disks.listing` gave."""
     found = (_DIRECTORY.fullmatch(name) for name in listed.splitlines())

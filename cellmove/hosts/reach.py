@@ -6,6 +6,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Final, Self
@@ -35,15 +36,13 @@ class RemoteHosts:
         instances_path: str = "/var/lib/nova/instances",
         bridge: str = "br-int",
         storage: Storage = STORAGE,
-        pace: Pace = UNHELD,
     ) -> None:
         """Nothing is opened yet.
 
         `ssh_config`: path of the user's SSH configuration. `bastion`: the bastion's name in it;
         empty: hosts are reached directly. `address`: what a host is called there, made of `{name}`
         (`services.host`). `instances_path`: nova's, the same on all hosts. `bridge`: Open
-        vSwitch's integration bridge. `storage`: what nova-compute is told of volumes. `pace`: of a
-        disk's copy.
+        vSwitch's integration bridge. `storage`: what nova-compute is told of volumes.
 
         Raises:
             Unreachable: the SSH configuration cannot be read, or `address` is no such template.
@@ -55,10 +54,13 @@ class RemoteHosts:
         self._layout = Layout(instances_path)
         self._bridge = bridge
         self._storage = storage
-        self._pace = pace
+        self._pace = UNHELD
         self._hypervisors: dict[str, RemoteHypervisor] = {}
         self._opening: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._expecting: list[threading.Thread] = []
+        self._bringing: defaultdict[tuple[str, str], threading.Lock]
+        self._bringing = defaultdict(threading.Lock)
+        """Target and base: of several moves one brings it, and the others wait."""
 
     def __enter__(self) -> Self:
         return self
@@ -85,6 +87,10 @@ class RemoteHosts:
                     name, shell, self._layout, self._bridge, self._storage
                 )
             return self._hypervisors[name]
+
+    def hold(self, pace: Pace) -> None:
+        """Keep each copy of a disk to this pace, from now on."""
+        self._pace = pace
 
     def expect(self, *names: str) -> None:
         """Begin to open the way to these, all at once; without names: to the bastion.
@@ -139,6 +145,27 @@ class RemoteHosts:
             )
         target.finish_disk(move.server, disk)
 
+    def bring_base(self, move: Move, base: str, progress: Callable[[Transfer], None]) -> None:
+        """Copy an image from the source's image cache into the target's, verified; twice is once.
+
+        Raises:
+            StepFailed: the copy broke, or it differs.
+        """
+        source, target = self.reach(move.source.name), self.reach(move.target.name)
+        with self._bringing[move.target.name, base]:
+            if target.has_base(base):
+                return
+            disk = source.base_disk(base)
+            target.begin_disk(move.server, disk, disk.size_bytes)
+            carry(
+                source.base_end(move.server, base),
+                target.writing_end(move.server, disk),
+                self._configuration,
+                lambda done, total: progress(Transfer(disk.name, done, total)),
+                self._pace,
+            )
+            target.adopt_base(move.server, base)
+
     def precopy(
         self,
         move: Move,
@@ -157,6 +184,8 @@ class RemoteHosts:
         self._masters.keep(addresses, self._configuration)
 
         def copy(disk: Disk, end: End, told: Callable[[int, int], None]) -> None:
+            if disk.chained and not end.bitmap:
+                end = replace(end, base=source.base_end(move.server, disk.base))
             to = target.writing_end(move.server, disk)
             carry(end, to, self._configuration, told, self._pace)
 

@@ -1,29 +1,32 @@
 """The program on both ends of a disk's way: fed to `python3 -c`, for Python 3.6 and later.
 
-    send STALL_SECONDS LIMIT EXPORT BITMAP SOCKET SERVER...
+    send STALL_SECONDS LIMIT EXPORT BITMAP SOCKET SERVER... [--base SOCKET SERVER...]
     receive STALL_SECONDS LIMIT EXPORT BITMAP SOCKET SERVER...
+    hash STALL_SECONDS LIMIT EXPORT BITMAP SOCKET SERVER...
 
 `send` reads a disk and writes the stream to standard output; `receive` writes the stream from
-standard input to a disk. LIMIT is how many bytes a second are sent at most; 0: as many as can be.
-EXPORT is the disk's name at its server, most often none. With a BITMAP only what that dirty bitmap
-names is sent, and the receiver's disk is changed there and nowhere else. SERVER is the command of a
-qemu-nbd that serves the disk at SOCKET to one client and ends when that hangs up: whatever happens
-to us, nothing stays behind. Without SERVER somebody else's is there already: that of a running
-guest's backup.
+standard input to a disk; `hash` only reads. LIMIT is how many bytes a second are sent at most; 0:
+as many as can be. EXPORT is the disk's name at its server, most often none. With a BITMAP only what
+that dirty bitmap names is sent, and the receiver's disk is changed there and nowhere else. SERVER
+is the command of a qemu-nbd that serves the disk at SOCKET to one client and ends when that hangs
+up: whatever happens to us, nothing stays behind. Without SERVER somebody else's is there already:
+that of a running guest's backup. `--base` serves what the disk lies on and the receiver has, too:
+only what differs from it is sent, and the hash is of all that the disk shows.
 
 Both ends say on standard error how far they are and, last, the hash of the content:
 `cellmove-total N`, `cellmove-done N`, `cellmove-verified N`, `cellmove-hash HEX`.
 
 The stream: magic, size of the disk, whether it is a part, then frames of offset, length and data;
-only data that is not zero travels. In a part, zeros are frames, too: of their offset with the bit
-ZERO, and no data. A frame without data or that bit says that the sender lives. The last frame has
+only data that is not zero travels. In a part, or over a base, zeros are frames, too: of their
+offset with the bit ZERO, and no data. A frame with neither says that the sender lives. The last has
 the offset END and carries the hash, so a stream that breaks is not taken for a whole one.
 """
 
 # This file runs where no cellmove is: old Python, old spelling of types.
-# ruff: noqa: PTH108, PTH110, UP006, UP035, UP041
+# ruff: noqa: B905, PTH108, PTH110, UP006, UP035, UP041, UP045
 
 import hashlib
+import itertools
 import os
 import signal
 import socket
@@ -33,7 +36,7 @@ import sys
 import threading
 import time
 from collections import deque
-from typing import BinaryIO, Deque, Dict, Iterable, Iterator, List, NamedTuple, Tuple
+from typing import BinaryIO, Deque, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 BLOCK = 1 << 20
 """What is read, hashed and written at once: aligned, in bytes."""
@@ -349,28 +352,71 @@ def runs(block: bytearray) -> Iterator[Tuple[int, int]]:
         yield start, len(block)
 
 
-def send(disk: Disk, out: BinaryIO, stall_seconds: int, limit: int) -> None:
-    """Write the disk's content to a stream: all of it, or what its bitmap names."""
+def changes(block: bytearray, under: Optional[bytes]) -> Iterator[Tuple[int, int, bool]]:
+    """Start and end of what is not as below it, and whether it is data; the rest of it is zeros.
+
+    Nothing known of what is below: all differs.
+    """
+    start, last = 0, ""
+    for position in range(0, len(block), PIECE):
+        piece = block[position : position + PIECE]
+        if under is not None and piece == under[position : position + PIECE]:
+            kind = ""
+        else:
+            kind = "zeros" if piece == ZEROS[: len(piece)] else "data"
+        if kind != last:
+            if last:
+                yield start, position, last == "data"
+            start, last = position, kind
+    if last:
+        yield start, len(block), last == "data"
+
+
+def below(base: Disk, parts: List[Part]) -> Iterator[bytes]:
+    """What the base has in each part: zeros where it has ended."""
+    inside = [(at, min(length, base.size - at)) for at, length in parts if at < base.size]
+    read = base.read(inside)
+    for at, length in parts:
+        found = bytes(next(read)[1]) if at < base.size else b""
+        yield found + ZEROS[: length - len(found)]
+
+
+def all_parts(disk: Disk, base: Disk) -> List[Part]:
+    """The parts in which the disk or its base may hold something, in order."""
+    held = [at for at, _ in disk.data_parts() + base.data_parts() if at < disk.size]
+    return [(at, min(BLOCK, disk.size - at)) for at in sorted(set(held))]
+
+
+def send(
+    disk: Disk, out: BinaryIO, stall_seconds: int, limit: int, base: Optional[Disk] = None
+) -> None:
+    """Write the disk's content to a stream: all of it, what its bitmap names, or what differs."""
     content, meter, pace = Content(), Meter("done", stall_seconds), Pace(limit)
-    is_part, parts = disk.is_part, disk.dirty_parts() if disk.is_part else disk.data_parts()
+    if disk.is_part:
+        parts = disk.dirty_parts()
+        unders: Iterator[Optional[bytes]] = itertools.repeat(None)
+    elif base:
+        parts = all_parts(disk, base)
+        unders = below(base, parts)
+    else:
+        parts = disk.data_parts()
+        unders = itertools.repeat(ZEROS)
     tell("total", sum(length for _, length in parts))
-    out.write(MAGIC + HEAD.pack(disk.size, is_part))
-    for offset, block in disk.read(parts):
+    out.write(MAGIC + HEAD.pack(disk.size, disk.is_part))
+    sent = 0
+    for (offset, block), under in zip(disk.read(parts), unders):
         content.add(offset, block)
-        end = 0
-        for start, stop in runs(block):
-            if is_part and start > end:
-                out.write(FRAME.pack(ZERO | (offset + end), start - end))
-            end = stop
-            out.write(FRAME.pack(offset + start, stop - start))
-            out.write(memoryview(block)[start:stop])
-            pace.sent(stop - start)
-        if is_part and end < len(block):
-            out.write(FRAME.pack(ZERO | (offset + end), len(block) - end))
+        for start, stop, is_data in changes(block, under):
+            out.write(FRAME.pack(offset + start | (0 if is_data else ZERO), stop - start))
+            if is_data:
+                out.write(memoryview(block)[start:stop])
+                pace.sent(stop - start)
+                sent += stop - start
         if meter.moved(len(block)):
             out.write(FRAME.pack(0, 0))
             out.flush()
     meter.say()
+    tell("sent", sent)
     digest = content.hexdigest()
     out.write(FRAME.pack(END, len(digest)) + digest.encode())
     out.flush()
@@ -494,20 +540,27 @@ def end_with_input() -> None:
 
 def run(role: str, stall_seconds: int, limit: int, where: List[str]) -> None:
     """One end's whole work."""
-    export, bitmap, path, *command = where
-    if command:
-        disk, child = serve(path, command, export, bitmap)
-    else:
-        disk = Disk(path, SERVER_SECONDS, export, bitmap)
+    at = where.index("--base") if "--base" in where else len(where)
+    (export, bitmap, path, *command), under = where[:at], where[at + 1 :]
+    served = [serve(path, command, export, bitmap)] if command else []
+    disk = served[0][0] if served else Disk(path, SERVER_SECONDS, export, bitmap)
+    if under:
+        served.append(serve(under[0], under[1:]))
     if role == "send":
         end_with_input()  # Not earlier: a server that never had a client would not end.
-        send(disk, sys.stdout.buffer, stall_seconds, limit)
+        base = served[-1][0] if under else None
+        send(disk, sys.stdout.buffer, stall_seconds, limit, base)
+    elif role == "hash":
+        tell("hash", verify(disk, disk.data_parts(), stall_seconds))
     else:
         receive(disk, sys.stdin.buffer, stall_seconds)
     signal.alarm(0)
-    disk.hang_up()
-    if command and child.wait(SERVER_SECONDS):
-        raise StreamError(f"the server of the disk ended with status {child.returncode}")
+    if not command:
+        disk.hang_up()
+    for each, child in served:
+        each.hang_up()
+        if child.wait(SERVER_SECONDS):
+            raise StreamError(f"the server of the disk ended with status {child.returncode}")
 
 
 def main(arguments: List[str]) -> int:

@@ -42,6 +42,8 @@ class End:
     """The disk's name at its server."""
     bitmap: str = ""
     """Only what this dirty bitmap names is read; nothing: the whole disk."""
+    base: End | None = None
+    """What the disk lies on: of a whole disk only what differs from it is sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +274,8 @@ def _both(
 def _ssh(end: End, role: str, config_path: str, pace: Pace) -> list[str]:
     how = str(pace.stall_seconds), str(pace.limit_bytes_per_second)
     where = end.export, end.bitmap, end.socket
-    far = far_program("stream.py", role, *how, *where, *end.server)
+    base = ("--base", end.base.socket, *end.base.server) if end.base else ()
+    far = far_program("stream.py", role, *how, *where, *end.server, *base)
     return ["ssh", "-F", config_path, "-T", "-e", "none", end.host, "--", shlex.join(far)]
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from cellmove.cloud import Hypervisor
+from cellmove.dbcopy.database import Row
 from cellmove.errors import Refused
 from cellmove.model import Disk, Flavor, Host
 from cellmove.steps.disks import GIB, is_ephemeral
@@ -46,6 +48,48 @@ def of_checkpoints(names: Sequence[str], source: Host) -> Iterator[Refused]:
             f"They are {', '.join(sorted(names))}: of a backup program, or of a move that died.",
             "Delete them with `virsh checkpoint-delete`, or undo that move, then try again.",
         )
+
+
+def of_storage(here: Hypervisor, there: Hypervisor) -> Iterator[Refused]:
+    """Both hosts' instances directories must not be the same one.
+
+    nova would then delete the server's disks with the old copy. What the hosts have mounted under
+    different names is found by the server's directory, which the target has, too.
+    """
+    place = here.shared_place()
+    if place and place == there.shared_place():
+        yield Refused(
+            f"{here.name} and {there.name} share their instances directory.",
+            f"Both have mounted {place}.",
+            "Choose a host with storage of its own: on shared storage nothing has to be copied.",
+        )
+
+
+def chains(
+    here: Hypervisor, there: Hypervisor, server: Row, disks: Sequence[Disk], *, flatten: bool
+) -> tuple[Disk, ...]:
+    """The disks, each with whether it lies on its base at the target, too, and why not.
+
+    nova's cache knows the server's image by the SHA-1 of its id. A base that is there already is
+    compared by its hash, and counts no longer among what has to cross.
+    """
+    uuid, image = server["uuid"], server["image_ref"] or ""
+    name = hashlib.sha1(image.encode(), usedforsecurity=False).hexdigest()
+
+    def chain(disk: Disk) -> Disk:
+        if not disk.chained:
+            return disk
+        is_there = there.has_base(disk.base)
+        if flatten:
+            return replace(disk, why_flat="--flatten was asked for")
+        if disk.base != name:
+            return replace(disk, why_flat="it lies on another image than its server's")
+        if is_there and here.base_hash(uuid, disk.base) != there.base_hash(uuid, disk.base):
+            return replace(disk, why_flat=f"{there.name} has another base of this name")
+        own_bytes = disk.allocated_bytes - disk.base_bytes
+        return replace(disk, allocated_bytes=own_bytes) if is_there else disk
+
+    return tuple(chain(disk) for disk in disks)
 
 
 def ways(

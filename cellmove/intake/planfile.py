@@ -40,6 +40,7 @@ class Frozen:
     seen: Facts
     made_at: str = ""
     made_by: str = ""
+    flatten: bool = False
 
 
 class Drifted(Refusals):
@@ -51,10 +52,12 @@ class Drifted(Refusals):
         self.do = f"Look at them. {_AGAIN}"
 
 
-def freeze(cloud: Cloud, move: Move, *, asked: str | None, cold: bool) -> Frozen:
+def freeze(
+    cloud: Cloud, move: Move, *, asked: str | None, cold: bool, flatten: bool = False
+) -> Frozen:
     """The plan of this move, with what it depends on as it is now. `asked`: the flavor, if any."""
     flavor = move.new_flavor.flavorid if asked is not None else None
-    return Frozen(move, flavor, cold, seen(cloud, move))
+    return Frozen(move, flavor, cold, seen(cloud, move), flatten=flatten)
 
 
 def thaw(
@@ -146,6 +149,7 @@ def text_of(frozen: Frozen) -> str:
         "made_by": __version__,
         "flavor": frozen.flavor,
         "cold": frozen.cold,
+        "flatten": frozen.flatten,
         "move": dataclasses.asdict(frozen.move),
         "seen": dict(frozen.seen),
     }
@@ -185,6 +189,7 @@ def _of(document: Mapping[str, Any]) -> Frozen:
         seen={str(what): str(was) for what, was in document["seen"].items()},
         made_at=str(document["made_at"]),
         made_by=str(document["made_by"]),
+        flatten=bool(document.get("flatten")),
     )
 
 

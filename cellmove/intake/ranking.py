@@ -62,6 +62,7 @@ def rank_hosts(
         project_id=here.row["project_id"],
         zone=_asked_zone(cloud, here.row["uuid"]),
         image=image,
+        isolated=here.row["image_ref"] in by.isolated_images,
         group_policy=group.policy if group else "",
         group_limit=group.max_per_host if group else 1,
         group_hosts=_group_hosts(cloud, here.row["uuid"], group),
@@ -77,7 +78,7 @@ def rank_hosts(
     closed = {each.cell for each in mapped if each.disabled}
     fleet = read_fleet(cloud.api, cloud.cells, shown or cells)
     left = (member for member in fleet if member.host.name not in without)
-    return rank((candidate_of(member, closed) for member in left), wish, by)
+    return rank((candidate_of(member, closed, by.isolated_hosts) for member in left), wish, by)
 
 
 def cells_to_look_at(
@@ -126,8 +127,10 @@ def best_elsewhere(ranking: Ranking, own: Cell) -> Host:
     return ranking.best
 
 
-def candidate_of(member: Member, closed: Collection[Cell] = ()) -> Candidate:
-    """A hypervisor as the filters judge it; `closed`: disabled cells."""
+def candidate_of(
+    member: Member, closed: Collection[Cell] = (), isolated: Collection[str] = ()
+) -> Candidate:
+    """A hypervisor as the filters judge it; `closed`: disabled cells; `isolated`: hosts' names."""
     reasons = of_service(member.service, member.host, must_be_enabled=True)
     unfit = [f"cell {member.host.cell.name} is disabled"] if member.host.cell in closed else []
     unfit += [reason.what.rstrip(".") for reason in reasons]
@@ -140,6 +143,7 @@ def candidate_of(member: Member, closed: Collection[Cell] = ()) -> Candidate:
         free_ram_mb=member.node["free_ram_mb"] or 0,
         free_vcpus=member.free_vcpus,
         free_disk_mb=member.free_disk_mb,
+        isolated=member.host.name in isolated,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from cellmove import policy
@@ -11,45 +11,19 @@ from cellmove.choosing import Ranking
 from cellmove.cloud import Cloud
 from cellmove.dbcopy import api
 from cellmove.dbcopy.cells import mapped_cells
-from cellmove.dbcopy.obstacles import obstacles
 from cellmove.errors import Refused
-from cellmove.hosts.xml import GuestXml
 from cellmove.intake import disks as local
 from cellmove.intake import kinds, refusals
 from cellmove.intake.explained import Explained
-from cellmove.intake.found import Actor, Placed, among, find, locate, make_move, raise_all
+from cellmove.intake.fitting import Reading, first_fit
+from cellmove.intake.found import Actor, Placed, among, find, locate, make_move
 from cellmove.intake.ranking import SameCell, best_elsewhere, cells_to_look_at, rank_hosts
-from cellmove.intake.volumes import of_volumes, volumes_of
-from cellmove.model import Candidate, Disk, Flavor, Host, Move, Port, ResourceGroup, Volume
-from cellmove.steps.allocations import amounts
+from cellmove.intake.volumes import volumes_of
+from cellmove.model import Candidate, Flavor, Host, Move, Port, ResourceGroup
 from cellmove.steps.network import profile_there
 
 MOST_HOSTS = 3
 """As nova: the best host and two alternates (`[scheduler]max_attempts`)."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Reading:
-    """What is known of a resize before its host is chosen."""
-
-    here: Placed
-    new: Flavor
-    ports: tuple[Port, ...]
-    groups: tuple[ResourceGroup, ...]
-    """What its ports' QoS policies guarantee."""
-    volumes: tuple[Volume, ...]
-    explained: Explained | None
-    """Told how hosts are judged, if anybody wants to know."""
-
-    @property
-    def on_volume(self) -> bool:
-        """Whether it boots from a volume."""
-        return any(volume.is_root for volume in self.volumes)
-
-    @property
-    def needs(self) -> Mapping[str, int]:
-        """Resource class -> amount."""
-        return amounts(self.new, boots_from_volume=self.on_volume)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +33,10 @@ class _Choice:
     actor: Actor
     to_cell: str | None
     without: Collection[str]
+
+
+def _unsaid(_text: str) -> None:
+    """Nobody wants to hear it."""
 
 
 def intake_resize(
@@ -71,13 +49,16 @@ def intake_resize(
     actor: Actor,
     request_id: str,
     cold: bool = False,
+    flatten: bool = False,
     without: Collection[str] = (),
     explained: Explained | None = None,
+    remark: Callable[[str], None] = _unsaid,
 ) -> Move:
     """What a resize (or, without a flavor, a cold migration) of this server would be.
 
     Without a named host, the best one is taken for which nothing speaks against the move; not
-    one of `without`, where it was tried already. `explained` is told how every host was judged.
+    one of `without`, where it was tried already. `explained` is told how every host was judged,
+    `remark` of better hosts that were passed over once somebody had looked at them.
 
     Raises:
         Refused: it cannot be done; Refusals when there are several reasons.
@@ -92,7 +73,7 @@ def intake_resize(
         except Refused as error:  # there is more to look at
             reasons.append(error)
         reasons += actor.quota.refusals(cloud, here.row, here.flavor, new)
-        read = _read(cloud, here, new, explained)
+        read = _read(cloud, here, new, explained, named=bool(to_host))
         choice = _Choice(actor, to_cell, without)
         if to_host:
             if explained is not None:
@@ -103,7 +84,9 @@ def intake_resize(
     cloud.hosts.expect(*(host.name for host in targets[:1]))
     source, runs = cloud.hosts.reach(here.host.name), here.row["vm_state"] == "active"
     disks = source.disks(here.row["uuid"])
-    target, room = _first_fit(cloud, read, targets, disks, reasons)
+    target, room = first_fit(cloud, read, targets, disks, reasons=reasons, remark=remark)
+    there = cloud.hosts.reach(target.name)
+    disks = local.chains(source, there, here.row, disks, flatten=flatten)
     move = make_move(
         here,
         actor,
@@ -122,22 +105,24 @@ def intake_resize(
     return replace(move, claim=room.resources, profiles=profiles, volumes=read.volumes)
 
 
-def _read(cloud: Cloud, here: Placed, new: Flavor, explained: Explained | None) -> _Reading:
+def _read(
+    cloud: Cloud, here: Placed, new: Flavor, explained: Explained | None, *, named: bool
+) -> Reading:
     server = here.row["uuid"]
     ports = cloud.network.ports(server)
     wanted = any(port.has_resource_request for port in ports)
     groups = tuple(cloud.network.resource_groups(server)) if wanted else ()
-    return _Reading(here, new, ports, groups, volumes_of(here.records.tables), explained)
+    return Reading(here, new, ports, groups, volumes_of(here.records.tables), explained, named)
 
 
-def _chosen(cloud: Cloud, read: _Reading, choice: _Choice) -> Sequence[Host]:
+def _chosen(cloud: Cloud, read: Reading, choice: _Choice) -> Sequence[Host]:
     """The best host of another cell, and the next best ones of that cell."""
     ranking = _ranked(cloud, read, choice)
     best_elsewhere(ranking, read.here.cell)
     return ranking.alternates(MOST_HOSTS)
 
 
-def _ranked(cloud: Cloud, read: _Reading, choice: _Choice) -> Ranking:
+def _ranked(cloud: Cloud, read: Reading, choice: _Choice) -> Ranking:
     with cloud.api.read() as rows:
         mapped = mapped_cells(rows)
     ranking = rank_hosts(
@@ -155,31 +140,6 @@ def _ranked(cloud: Cloud, read: _Reading, choice: _Choice) -> Ranking:
     if read.explained is not None:
         read.explained.judged(cloud, read.here, read.new, read.needs, ranking)
     return ranking
-
-
-def _first_fit(
-    cloud: Cloud,
-    read: _Reading,
-    targets: Sequence[Host],
-    disks: tuple[Disk, ...],
-    reasons: Sequence[Refused],
-) -> tuple[Host, Candidate]:
-    """The first of these hosts that nothing speaks against, and how it gives its room.
-
-    Raises:
-        Refused: there is none; every host's reasons are told.
-    """
-    against: list[Refused] = list(reasons)
-    for target in targets:
-        room = cloud.placement.candidates(target.provider, read.needs, read.groups)
-        found = list(_resize_reasons(cloud, read, target, room=room, disks=disks))
-        if read.explained is not None:
-            read.explained.tried(target, found)
-        if not found and not reasons:
-            return target, room[0]
-        against += [each for each in found if str(each) not in map(str, against)]
-    raise_all(read.here.row, against)
-    raise AssertionError("there is a reason")
 
 
 def _profiles(
@@ -271,66 +231,3 @@ def _here_reasons(cloud: Cloud, here: Placed, actor: Actor) -> Iterator[Refused]
     yield from refusals.of_state(here.row)
     yield from refusals.of_service(here.service, here.host, must_be_enabled=False)
     yield from refusals.of_neutron(has_bindings=cloud.network.has_extension(refusals.EXTENSION))
-
-
-def _resize_reasons(
-    cloud: Cloud,
-    read: _Reading,
-    target: Host,
-    *,
-    room: tuple[Candidate, ...],
-    disks: tuple[Disk, ...],
-) -> Iterator[Refused]:
-    here, new, server = read.here, read.new, read.here.row["uuid"]
-    yield from of_volumes(cloud, server, here.records.tables, (here.host, target))
-    root = next((disk for disk in disks if disk.name == "disk"), None)
-    yield from refusals.of_flavors(here.flavor, new, root, boots_from_volume=read.on_volume)
-    yield from local.of_sizes(here.flavor, new, disks)
-    with cloud.cells[target.cell.uuid].read() as rows:
-        service = api.compute_service(rows, target.name)
-    yield from refusals.of_service(service, target, must_be_enabled=True)
-    yield from obstacles(cloud.cells[here.cell.uuid], cloud.cells[target.cell.uuid], server)
-    yield from refusals.of_ports(read.ports, here.host)
-    held = cloud.placement.allocations(server)
-    own = here.host.provider
-    near = {own} if set(held.resources) == {own} else cloud.placement.providers(own)
-    yield from refusals.of_allocations(held, near, here.host)
-    free = {} if room else cloud.placement.free(target.provider)
-    yield from refusals.of_room(room, read.needs, free, target)
-    yield from kinds.of_wish(cloud, here, target, new, read.ports)
-    yield from _group_reasons(cloud, server, target)
-    yield from _host_reasons(cloud, read, target, disks)
-
-
-def _group_reasons(cloud: Cloud, server: str, target: Host) -> Iterator[Refused]:
-    with cloud.api.read() as rows:
-        group = api.server_group(rows, server)
-    if group is None:
-        return
-    hosts: dict[str, str] = {}
-    for database in cloud.cells.values():
-        with database.read() as rows:
-            members = rows.all("instances", uuid=group.members, deleted=0, hidden=(0, None))
-            hosts.update({row["uuid"]: row["host"] for row in members if row["host"]})
-    yield from refusals.of_group(group, server, hosts, target)
-
-
-def _host_reasons(
-    cloud: Cloud, read: _Reading, target: Host, disks: tuple[Disk, ...]
-) -> Iterator[Refused]:
-    here, server = read.here, read.here.row["uuid"]
-    guest = cloud.hosts.reach(here.host.name).domain(server)
-    reasons = GuestXml(guest.xml).unsupported() if guest is not None else ()
-    yield from refusals.of_guest(guest, reasons, here.row, here.host)
-    yield from refusals.of_disks(disks, here.host, boots_from_volume=read.on_volume)
-    yield from local.of_checkpoints(
-        cloud.hosts.reach(here.host.name).checkpoints(server), here.host
-    )
-    there = cloud.hosts.reach(target.name)
-    yield from refusals.of_target(
-        target,
-        there.domain(server),
-        has_directory=there.has_directory(server),
-        free_bytes=there.free_bytes(),
-        needed_bytes=sum(disk.allocated_bytes for disk in disks),
-    )

@@ -22,8 +22,9 @@ PATIENCE_SECONDS = 30.0
 """For how long a server that was reached before may be away: as long as a restart takes."""
 _QUICKER = 5
 """Times that others may be quicker with the same row; more is a defect."""
-_MYSQL = {1020, 1047, 1053, 1205, 1213, 1317, 1927, 2003, 2006, 2013, 2014, 2055}
-"""Of MariaDB and PyMySQL: deadlocks, lock time-outs, and connections that are no more."""
+_MYSQL = {1020, 1040, 1047, 1053, 1203, 1205, 1213, 1317, 1927, 2003, 2006, 2013, 2014, 2055}
+"""Of MariaDB and PyMySQL: deadlocks, lock time-outs, and connections that are no more, or that
+there are too many of."""
 _POSTGRESQL = {"40001", "40P01", "55P03", "57P01", "57P02", "57P03", "25P03"}
 """The same; besides all of class 08, and errors of the client, which have no code."""
 

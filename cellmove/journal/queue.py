@@ -143,6 +143,12 @@ def turns(db: sa.Connection, drain: int) -> list[Turn]:
     return [_turn(row) for row in db.execute(query)]
 
 
+def failures(db: sa.Connection, drain: int) -> int:
+    """How many turns of a drain have failed."""
+    failed = (TURNS.c.drain_id == drain, TURNS.c.result == "failed")
+    return int(db.scalar(sa.select(sa.func.count()).select_from(TURNS).where(*failed)) or 0)
+
+
 def close_drain(db: sa.Connection, drain: int) -> bool:
     """End the drain for all; False while a living conductor has a turn under way."""
     if not _lock(db, drain):

@@ -6,8 +6,9 @@ import dataclasses
 import json
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
+from threading import Lock
 from typing import TypeVar
 
 import sqlalchemy as sa
@@ -64,6 +65,9 @@ class Journal:
             except BaseException:
                 self._engine.dispose()
                 raise
+        # SQLite lets one write at a time, and has the others look again and again who is next.
+        of_file = self._engine.dialect.name == "sqlite"
+        self._alone: AbstractContextManager[object] = Lock() if of_file else nullcontext()
         self._heart = Heart(self._engine, self._holder, lease_seconds)
 
     def close(self) -> None:
@@ -265,6 +269,10 @@ class Journal:
         """All of a drain, in the order in which they were begun."""
         return self._look(lambda db: queue.turns(db, drain))
 
+    def failures(self, drain: int) -> int:
+        """How many servers of a drain have failed, of all conductors together."""
+        return self._look(lambda db: queue.failures(db, drain))
+
     def close_drain(self, drain: int) -> bool:
         """End the drain for all; False, and it stays open: somebody's turn is under way."""
         what = "The drain cannot be closed."
@@ -282,5 +290,5 @@ class Journal:
     ) -> T:
         if patience_seconds is None:
             patience_seconds = self._patience_seconds
-        with translated(what):
+        with self._alone, translated(what):
             return patiently(self._engine, work, patience_seconds)

@@ -17,6 +17,8 @@ from cellmove.errors import Exit
 from cellmove.report.base import VERSION, Document
 from cellmove.report.failures import error_document
 
+MOST_NAMES = 10
+"""In a sentence."""
 _NOT_DONE: tuple[Kind, ...] = ("failed", "left", "stopped")
 
 
@@ -33,7 +35,7 @@ class Drained:
     given_up: str = ""
     """Why it ended before its time; empty: it did not."""
     cordoned: Sequence[str] = ()
-    """Hosts whose services this run has disabled."""
+    """Hosts whose services this drain has disabled, or an earlier one."""
 
     @property
     def exit_code(self) -> Exit:
@@ -94,22 +96,21 @@ class Drained:
     def next_commands_said(self) -> list[tuple[str, str]]:
         """The same, each with what it is for."""
         if self.stopped:
-            return [("Go on:  run the same command again;", "cellmove moves")]
+            return [("Go on:  run the same command again;", "cellmove moves"), *self._opened()]
         said: list[tuple[str, str]] = []
         waiting = " ".join(each.server for each in self.found.waiting)
         if waiting and not (self.found.wanted or self.found.begun):
             said.append(("Keep them there:", f"cellmove confirm {waiting}"))
         if self.found.empty:
             said += [("Retire it:", command) for command in retire_commands(self.scope)]
-        elif self.cordoned:
-            said += [
-                (
-                    "Let it take servers again:",
-                    f"openstack compute service set --enable {host} nova-compute",
-                )
-                for host in self.cordoned
-            ]
+        else:
+            said += self._opened()
         return said
+
+    def _opened(self) -> list[tuple[str, str]]:
+        """How hosts are used again that are not empty."""
+        enable = "openstack compute service set --enable {} nova-compute"
+        return [("Let it take servers again:", enable.format(host)) for host in self.cordoned]
 
     def _counts(self) -> str:
         moved, confirmed = self.count("done"), self.count("confirmed")
@@ -122,8 +123,9 @@ class Drained:
         if found.empty:
             return f"Nothing is left on {title}."
         parts = []
-        if here := len(found.wanted) + len(found.begun):
-            parts.append(f"{here} still to move")
+        here = [entry.move.name for entry in found.begun] + [each.name for each in found.wanted]
+        if here:
+            parts.append(f"{len(here)} still to move ({_some(here)})")
         if found.staying:
             parts.append(f"{len(found.staying)} that this drain is not to move")
         if found.waiting:
@@ -165,7 +167,7 @@ class Foreseen:
         for entry in self.found.begun:
             console.print(f"{entry.move.name}: move {entry.number} ({entry.verb}) goes on")
         for each in self.outcomes:
-            way = f"to {each.move.target.name} as it looks now" if each.move else str(each.error)
+            way = f"to {each.target.name} as it looks now" if each.target else str(each.error)
             console.print(Text(f"{each.name} ({each.server}): {way}"))
         console.print(
             f"{len(self.outcomes)} servers would leave {self.scope.title}, "
@@ -197,14 +199,13 @@ def retire_commands(scope: Scope) -> list[str]:
 
 def outcome_document(outcome: Outcome) -> Document:
     """One server's."""
-    move = outcome.move
     return {
         "server": outcome.server,
         "name": outcome.name,
         "result": outcome.kind,
         "move": outcome.number,
-        "source": move.source.name if move else None,
-        "target": move.target.name if move else None,
+        "source": outcome.source.name if outcome.source else None,
+        "target": outcome.target.name if outcome.target else None,
         "error": error_document(outcome.error) if outcome.error else None,
         "note": outcome.note or None,
     }
@@ -221,3 +222,9 @@ def _scope_document(scope: Scope) -> Document:
 
 def _resident(each: Resident) -> Document:
     return {"server": each.server, "name": each.name, "host": each.host}
+
+
+def _some(names: Sequence[str]) -> str:
+    """All of them, or the first and how many more."""
+    more = len(names) - MOST_NAMES
+    return ", ".join([*names[:MOST_NAMES], *([f"and {more} more"] if more > 0 else [])])

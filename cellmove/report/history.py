@@ -64,7 +64,7 @@ def step_line(entry: Entry, name: str) -> StepLine:
 
 @dataclass(frozen=True, slots=True)
 class Moves:
-    """All moves."""
+    """All moves, or the newest of them."""
 
     entries: Sequence[Entry]
     where: str
@@ -93,6 +93,8 @@ class Moves:
                 _moment(entry.created_at),
                 Text(*state_text(entry.state)),
             )
+        if earlier := self.entries[0].number - 1:
+            console.print(f"Moves 1 to {earlier} are not shown.")
         console.print(moves)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 10.0
 READ_RETRIES = 2
+RECENT_SECONDS = 0.5
+"""For how long an answer serves again."""
+RECENT_ANSWERS = 100
+"""Kept at most."""
 GATEWAY_ERRORS = (502, 503, 504)
 """What a proxy in front of a service answers: whether the service did it, nobody knows."""
 
@@ -101,6 +106,43 @@ class Absent:
 
     def send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Answer:
         raise self.error
+
+
+class Recent:
+    """A `Service` whose answers serve again for a moment, as long as nothing is written through it.
+
+    A step that looks, does its work on what it saw, and is followed by the next one's look, asks
+    the same three times within a few milliseconds. What is written through us, be it only tried,
+    is looked at anew.
+    """
+
+    def __init__(self, service: Service, seconds: Mapping[str, float] | None = None) -> None:
+        """`seconds`: path -> for how long, where it is another time than `RECENT_SECONDS`."""
+        self._service = service
+        self._seconds = seconds or {}
+        self._answers: dict[tuple[str, frozenset[tuple[str, str]]], tuple[float, Answer]] = {}
+
+    def get(self, path: str, **query: str) -> Answer:
+        """What was answered a moment ago, else what is answered now."""
+        asked, answers = (path, frozenset(query.items())), self._answers
+        known = answers.get(asked)
+        if known and time.monotonic() - known[0] < self._seconds.get(path, RECENT_SECONDS):
+            return known[1]
+        answer = self._service.get(path, **query)
+        if answer.ok:
+            if len(answers) >= RECENT_ANSWERS:
+                answers.clear()
+            # Written meanwhile: this is the old dictionary, which nobody reads any more.
+            answers[asked] = (time.monotonic(), answer)
+        return answer
+
+    def send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Answer:
+        """Write; nothing that was asked before the end of it serves again."""
+        self._answers = {}
+        try:
+            return self._service.send(method, path, body)
+        finally:
+            self._answers = {}
 
 
 class HttpService:

@@ -227,12 +227,17 @@ class _WithoutConnection:
     """While `openstack` is imported, an empty module in the place of `openstack.connection`.
 
     That one imports all services' classes, 440 modules: longer than the rest of a sign-in, and
-    nothing of it is used here. Whoever imports it later gets the real one.
+    nothing of it is used here. Whoever imports it later gets the real one. What counts its calls
+    for others is as if it were not installed.
     """
 
     NAME = "openstack.connection"
+    OPTIONAL = ("prometheus_client", "statsd")
+    """openstack/config/cloud_region.py does without them."""
 
     def find_spec(self, name: str, _path: object, _target: object = None) -> ModuleSpec | None:
+        if name in self.OPTIONAL:
+            raise ModuleNotFoundError(f"{name} is not wanted here", name=name)
         return ModuleSpec(name, self) if name == self.NAME else None  # type: ignore[arg-type]
 
     def create_module(self, _spec: ModuleSpec) -> None:
@@ -273,7 +278,8 @@ def _signing_in(attempt: Callable[[], T]) -> T:
             "Check region_name and interface of the cloud in clouds.yaml.",
         ) from error
     except ks.ClientException as error:
-        if not any(isinstance(cause, ks.ConnectionError) for cause in causes(error)):
+        away = (ks.ConnectionError, ks.HttpServerError, ks.InvalidResponse)
+        if not any(isinstance(cause, away) for cause in causes(error)):
             raise Refused(*sign_in_failed(error)) from error
         raise Unreachable(
             "Keystone cannot be reached.",

@@ -36,6 +36,11 @@ class _Reserve(VolumeStep):
         for volume, spare in self.spare(cloud).items():
             if not spare:
                 cloud.volumes.reserve(volume, self.move.server)
+        here = self.hypervisor(cloud)
+        found = here.domain(self.move.server)
+        if found is None or found.state == "off":
+            # It is asked and kept: while this host waits for the guest, the server is down.
+            here.connector()
 
     def undo(self, cloud: Cloud, saved: Saved) -> None:
         if "before" not in saved:

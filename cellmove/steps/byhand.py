@@ -12,6 +12,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 
 from cellmove.dbcopy.tables import BY_NAME, DELETION_ORDER, EVENTS
+from cellmove.hosts.disks import HALF
 from cellmove.model import Move
 from cellmove.services.neutron import by_hand
 from cellmove.steps.base import Saved, Side, Step, host_of, other
@@ -286,6 +287,9 @@ _WAYS: Mapping[str, Way] = {
     "start-source-guest": _on("source", "virsh destroy {server}"),
     "forget-source-guest": _reboot,
     "forget-target-guest": _reboot,
+    "bring-bases": _on("target", f"rm -f -- {{directory}}/disk.base{HALF}"),
+    "restore-source-bases": _on("source", "ls -l -- {directory}"),
+    "keep-source-bases": _on("source", "sh -c 'rm -f -- {directory}/base-*'"),
     "make-target-directory": _on("target", "rm -r -- {directory}"),
     "precopy-disks": _files,
     "copy-disks": _files,

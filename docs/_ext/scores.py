@@ -46,9 +46,9 @@ _SERVICES = {
     "network": "Neutron",
 }
 _CELLS = {"carry", "mappings", "source_cell", "target_cell", "confirm", "revert", "switch"}
-_HOSTS = {"connections", "disks", "firmware", "guests", "wiring"}
+_HOSTS = {"bases", "connections", "disks", "firmware", "guests", "wiring"}
 """Of these modules every step touches a cell or host: that of its side."""
-_TAKEN_FROM_SOURCE = {"precopy-disks", "copy-disks", "copy-firmware"}
+_TAKEN_FROM_SOURCE = {"bring-bases", "precopy-disks", "copy-disks", "copy-firmware"}
 """They read on the source what they write on the target."""
 _SIDES = {
     **dict.fromkeys(_TAKEN_FROM_SOURCE, "target"),

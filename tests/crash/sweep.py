@@ -3,36 +3,45 @@
 Death is blown at each outside call of each step (before it, inside its transaction or copy, after
 it) and at each event of the journal; and each call may be made while its answer is lost. What the
 next process finds is the world and the journal: where two deaths leave the same of both, they are
-recovered from once. A case is one death with one recovery:
+recovered from once. For the same reason a way back is gone to its end once: another one that comes
+to where it was, with the same to take back, has the same way before it. A case is one death with
+one recovery:
 
-resume          the move goes on, and ends as the undisturbed one
-undo            it gives back the very first world, or refuses and touches nothing
-undo and again  after that undo the verb is run once more, to its end
-killed again    the undo dies too, somewhere; the next one ends it
+resume           the move goes on, and ends as the undisturbed one
+undo             it gives back the very first world, or refuses and touches nothing
+undo and again   after that undo the verb is run once more, to its end
+resume killed    the resume dies too, somewhere in its step; the next undo or resume ends it
+undo killed      the undo dies too, somewhere in its first step; the next undo ends it
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from cellmove.errors import Refused, Stopped, TakenBack, Unknown
+from cellmove.errors import Refused, Stopped, Unknown
 from cellmove.journal import Mark, State, Verb
 from cellmove.plan import SCORES
+from cellmove.steps.base import Step
+from tests.fakes.databases import CELLS
 from tests.fakes.invariants import foreign, unsafe, unsound
 from tests.fakes.trap import When
 from tests.unit.rehearsal import Moment, Rehearsal, rehearsed, timeless
 
 WHENS: tuple[When, ...] = ("before", "inside", "after")
-RECOVERIES = ("resume", "undo", "undo and again", "killed again")
+RECOVERIES = ("resume", "undo", "undo and again", "resume killed", "undo killed")
 
 
 class Killed(BaseException):
     """The process is gone: nobody handles it, nothing is written down."""
+
+
+class _Known(BaseException):
+    """From here on the way back has been gone before."""
 
 
 @dataclass
@@ -73,212 +82,281 @@ class Tally:
         }
 
 
+@dataclass
+class Play:
+    """A verb run undisturbed once, and what is known of its ways back."""
+
+    it: Rehearsal
+    home: set[str] = field(default_factory=set)
+    """Places from which a way back has come home."""
+    repeated: set[str] = field(default_factory=set)
+    """Homes from which the verb was run once more."""
+
+
 def places() -> list[tuple[Verb, int]]:
     """Each step of each verb, by its place in the score."""
     return [(verb, index) for verb, score in SCORES.items() for index in range(len(score))]
 
 
-def rehearsal(folder: Path, verb: Verb) -> Rehearsal:
+def rehearsal(folder: Path, verb: Verb) -> Play:
     """A verb run undisturbed once, with every moment between two steps kept."""
-    return rehearsed(folder, verb)
+    return Play(rehearsed(folder, verb))
 
 
-def sweep(play: Rehearsal, index: int, *, killed_again: int = 1, lost_answers: int = 1) -> Tally:
+def sweep(play: Play, index: int, *, share: int = 1) -> Tally:
     """All deaths inside the step at this place, each with every recovery.
 
-    With larger numbers only each so-manieth recovery is killed too, and answer is lost.
+    With a larger share only each so-manieth answer is lost, and recovery killed.
     """
     tally = Tally()
-    for number, (how, wreck, alike) in enumerate(_wrecks(play, index, lost_answers)):
-        again = (number + index) % killed_again == 0
+    step = play.it.steps[index].name
+    for number, (how, wreck, alike) in enumerate(_wrecks(play.it, index, share)):
+        again = (number + index) % share == 0
         tally.deaths += alike
         tally.different += 1
-        # "Undo and again" is one with "undo": all end in the very same world.
-        tally.cases += alike * (len(RECOVERIES) - (not again))
-        name = f"{play.verb}, {play.steps[index].name}, {how}"
-        with _watched(play) as harm:
-            _tried(tally, f"{name}: resume", partial(_resumed, play, index, wreck))
-            _tried(tally, f"{name}: undo", partial(_undone, play, wreck))
-            if number == 0 and index % killed_again == 0:
-                # The first death's undo ends where all others' do: in the very first world.
-                _tried(tally, f"{name}: undo and again", partial(_once_more, play))
+        tally.cases += alike * (len(RECOVERIES) - 2 * (not again))
+        name = f"{play.it.verb}, {step}, {how}"
+        with watched(play.it) as harm:
+            tried(tally, f"{name}: resume", partial(_resumed, play, index, wreck))
+            tried(tally, f"{name}: undo, and again", partial(_undone, play, wreck))
             if again:
-                _tried(tally, f"{name}: killed again", partial(_killed_again, play, wreck, number))
+                killed = partial(_resume_killed, play, index, wreck, number)
+                tried(tally, f"{name}: resume killed", killed)
+                killed = partial(_undo_killed, play, wreck, number)
+                tried(tally, f"{name}: undo killed", killed)
         tally.lost += [f"{name}: {each}" for each in dict.fromkeys(harm)]
     return tally
 
 
-class _Lost(AssertionError):
+class Lost(AssertionError):
     """The world is not what it must be."""
 
 
-class _LeftOver(AssertionError):
+class LeftOver(AssertionError):
     """Something of the move is left."""
 
 
-def _tried(tally: Tally, name: str, recovery: Callable[[], None]) -> None:
+def tried(tally: Tally, name: str, recovery: Callable[[], None]) -> None:
     try:
         recovery()
-    except _Lost as error:
+    except Lost as error:
         tally.lost.append(f"{name}: {error}")
-    except _LeftOver as error:
+    except LeftOver as error:
         tally.left_over.append(f"{name}: {error}")
     except Exception as error:  # noqa: BLE001 - whatever it is, it is a finding
         tally.failed.append(f"{name}: {type(error).__name__}: {error}")
 
 
-def _wrecks(play: Rehearsal, index: int, lost_answers: int) -> Iterator[tuple[str, Moment, int]]:
+def _wrecks(it: Rehearsal, index: int, share: int) -> Iterator[tuple[str, Moment, int]]:
     """What each death inside this step leaves, each different one once, and how many leave it."""
-    play.back_to(play.moments[index])
-    advance(play)
-    calls = play.world.trap.calls
-    found: list[tuple[str, Moment, Any]] = []
-    alike: list[int] = []
-    for how in _deaths(play, index, calls, lost_answers):
-        events = [(event.step, event.mark, event.saved) for event in play.entry.events]
-        left = timeless(play.world.snapshot()), _tools(play), events
-        known = next((n for n, (_, _, seen) in enumerate(found) if seen == left), None)
-        if known is not None:
-            alike[known] += 1
-            continue
-        moment = Moment(play.world.save(), play.journal.content(), play.world.snapshot())
-        found.append((how, moment, left))
-        alike.append(1)
-    for (how, moment, _), count in zip(found, alike, strict=True):
-        yield how, moment, count
+    it.back_to(it.moments[index])
+    advance(it)
+    calls = it.world.trap.calls
+    found: dict[str, tuple[str, Moment]] = {}
+    alike: dict[str, int] = {}
+    for how in _deaths(it, index, calls, share):
+        left = left_by(it)
+        alike[left] = alike.get(left, 0) + 1
+        if left not in found:
+            moment = Moment(it.world.save(), it.journal.content(), it.world.snapshot())
+            found[left] = how, moment
+    for left, (how, moment) in found.items():
+        yield how, moment, alike[left]
 
 
-def _deaths(play: Rehearsal, index: int, calls: int, lost_answers: int) -> Iterator[str]:
+def _deaths(it: Rehearsal, index: int, calls: int, share: int) -> Iterator[str]:
     """Each death in turn; the world is left as it leaves it."""
     for at in range(1, calls + 1):
         for when in WHENS:
-            play.back_to(play.moments[index])
-            play.world.trap.arm(at, when, Killed)
+            it.back_to(it.moments[index])
+            it.world.trap.arm(at, when, Killed)
             with suppress(Killed):
-                advance(play)
+                advance(it)
                 continue  # not a call that has such a moment
             yield f"killed {when} call {at}"
-        if (at + index) % lost_answers:
+        if (at + index) % share:
             continue
-        play.back_to(play.moments[index])
-        play.world.trap.arm(at, "after", Unknown)
+        it.back_to(it.moments[index])
+        it.world.trap.arm(at, "after", Unknown)
         with suppress(Exception):
-            advance(play)
+            advance(it)
         yield f"answer of call {at} lost"
 
 
-def advance(play: Rehearsal) -> None:
+def advance(it: Rehearsal) -> None:
     """A fresh conductor goes on, for one step."""
     answers = iter([False, True])
     with suppress(Stopped):
-        conductor = play.conductor(should_stop=lambda: next(answers))
-        conductor.conduct(play.number, play.steps, take_back=False)
+        conductor = it.conductor(should_stop=lambda: next(answers))
+        conductor.conduct(it.number, it.steps, take_back=False)
 
 
-def _resumed(play: Rehearsal, index: int, wreck: Moment) -> None:
+def _resumed(play: Play, index: int, wreck: Moment) -> None:
+    play.it.back_to(wreck)
+    finish_step(play, index)
+
+
+def finish_step(play: Play, index: int) -> None:
     """The step ends as if undisturbed: the next one begins there, and so on to the end."""
-    play.back_to(wreck)
-    if play.entry.last(play.steps[index].name) not in (Mark.DONE, Mark.FOUND):
-        advance(play)  # else the answer was lost, and a look has settled it
-    expected = timeless(play.moments[index + 1].snapshot)
-    if timeless(play.world.snapshot()) != expected:
-        raise _Lost("the step ended otherwise than undisturbed")
-    if play.entry.last(play.steps[index].name) not in (Mark.DONE, Mark.FOUND):
-        raise _Lost("the step is not done")
+    it = play.it
+    step = it.steps[index].name
+    if it.entry.last(step) not in (Mark.DONE, Mark.FOUND):
+        advance(it)  # else the answer was lost, and a look has settled it
+    if timeless(it.world.snapshot()) != timeless(it.moments[index + 1].snapshot):
+        raise Lost("the step ended otherwise than undisturbed")
+    if it.entry.last(step) not in (Mark.DONE, Mark.FOUND):
+        raise Lost("the step is not done")
 
 
-def _undone(play: Rehearsal, wreck: Moment) -> None:
-    play.back_to(wreck)
-    if not play.entry.is_open:
+def _undone(play: Play, wreck: Moment) -> None:
+    it = play.it
+    it.back_to(wreck)
+    if not it.entry.is_open:
         return  # an answer was lost, and a look has settled it
-    if not _reversible(play):
-        try:
-            play.conductor().undo(play.entry, play.steps)
-        except Refused:
-            if play.world.snapshot() != wreck.snapshot:
-                raise _Lost("a refused undo has touched something") from None
-            return
-        raise _Lost("the undo of what cannot be undone was not refused")
-    play.conductor().undo(play.entry, play.steps)
-    _require_home(play)
-
-
-def _once_more(play: Rehearsal) -> None:
-    """Go on with the world that the undo has left: the verb again, to its end."""
-    if play.entry.state is not State.TAKEN_BACK:
-        return  # it could only go forward
-    # Taken in anew, as a second command does: Cinder has given the volumes other attachments.
-    again = Rehearsal(play.world, play.verb, play.flavor)
-    if again.entry.state is not State.FINISHED:
-        raise _Lost("it could not be done again")
-    _require_sound(play)
-
-
-def _killed_again(play: Rehearsal, wreck: Moment, number: int) -> None:
-    """The recovery dies as well, at a place that differs from death to death."""
-    play.back_to(wreck)
-    if not play.entry.is_open:
+    if reversible(it):
+        way_back(play)
+        _once_more(play)
         return
-    reversible = _reversible(play)
-    at, when = 1 + number * 7 % 31, WHENS[number % len(WHENS)]
-    play.world.trap.arm(at, when, Killed)
-    with suppress(Killed):
-        _recover(play, reversible=reversible)
-    play.world.trap.arm(0, "before")
-    if play.entry.is_open:
-        _recover(play, reversible=reversible)
-    if reversible:
-        _require_home(play)
-    else:
-        _require_end(play)
+    with suppress(Refused):
+        it.conductor().undo(it.entry, it.steps)
+        raise Lost("the undo of what cannot be undone was not refused")
+    if it.world.snapshot() != wreck.snapshot:
+        raise Lost("a refused undo has touched something")
 
 
-def _recover(play: Rehearsal, *, reversible: bool) -> None:
-    if reversible:
-        play.conductor().undo(play.entry, play.steps)
-    else:
-        with suppress(TakenBack):
-            play.conductor().conduct(play.number, play.steps, take_back=False)
-
-
-def _reversible(play: Rehearsal) -> bool:
-    begun = {event.step for event in play.entry.events}
-    return all(step.reversible for step in play.steps if step.name in begun)
-
-
-def _require_home(play: Rehearsal) -> None:
-    if play.world.snapshot() != play.moments[0].snapshot:
-        raise _Lost("undo has not given back what was")
-    _require_sound(play)
-
-
-def _require_end(play: Rehearsal) -> None:
-    if timeless(play.world.snapshot()) != timeless(play.end.snapshot):
-        raise _Lost("it ended otherwise than undisturbed")
-    _require_sound(play)
-
-
-def _require_sound(play: Rehearsal) -> None:
-    if left := unsound(play.world):
-        raise _LeftOver("; ".join(left))
-
-
-def _tools(play: Rehearsal) -> list[dict[str, Any]]:
-    return [host.tools() for host in play.world.hosts.by_name.values()]
+def way_back(play: Play) -> None:
+    """Take it back, up to where an earlier way back has been that came home from there."""
+    with home_again(play) as watch:
+        play.it.conductor(watch).undo(play.it.entry, play.it.steps)
 
 
 @contextmanager
-def _watched(play: Rehearsal) -> Iterator[list[str]]:
+def home_again(play: Play) -> Iterator[Callable[[Step, Mark], None]]:
+    """For a conductor that takes all back in the block, or stops there, to go on later.
+
+    Once it comes to where an earlier way back has been that came home, the block is left.
+    """
+    it = play.it
+    passed: list[str] = []
+
+    def watch(step: Step, mark: Mark) -> None:
+        if mark is not Mark.UNDOING:
+            return
+        place = f"{step.name} {left_by(it)}"
+        if place in play.home:
+            raise _Known
+        passed.append(place)
+
+    with suppress(_Known):
+        yield watch
+        if it.entry.state is not State.TAKEN_BACK:
+            return
+        require_home(it)
+    play.home.update(passed)
+
+
+def _once_more(play: Play) -> None:
+    """Go on with the world that the undo has left: the verb again, to its end."""
+    it = play.it
+    if it.entry.state is not State.TAKEN_BACK:
+        return  # the rest of its way back is known, and so is the home that it leads to
+    home = left_by(it, ids_only=True)
+    if home in play.repeated:
+        return
+    # Taken in anew, as a second command does: Cinder has given the volumes other attachments.
+    again = Rehearsal(it.world, it.verb, it.flavor)
+    if again.entry.state is not State.FINISHED:
+        raise Lost("it could not be done again")
+    _require_sound(it)
+    play.repeated.add(home)
+
+
+def _resume_killed(play: Play, index: int, wreck: Moment, number: int) -> None:
+    """The resume dies as well; what it leaves is taken back, or else brought to its end."""
+    it = play.it
+    it.back_to(wreck)
+    if it.entry.last(it.steps[index].name) in (Mark.DONE, Mark.FOUND):
+        return
+    _die(it, number, partial(advance, it))
+    if it.entry.is_open and reversible(it):
+        way_back(play)
+    else:
+        finish_step(play, index)
+
+
+def _undo_killed(play: Play, wreck: Moment, number: int) -> None:
+    """The undo dies as well; the next one ends it."""
+    it = play.it
+    it.back_to(wreck)
+    if not it.entry.is_open or not reversible(it):
+        return
+    _die(it, number, lambda: it.conductor().undo(it.entry, it.steps))
+    if it.entry.is_open:
+        way_back(play)
+    else:
+        require_home(it)
+
+
+def _die(it: Rehearsal, number: int, recovery: Callable[[], object]) -> None:
+    """Let the recovery die at a place that differs from death to death, mostly in its first step.
+
+    One that needs fewer calls ends.
+    """
+    it.world.trap.arm(1 + number * 5 % 11, WHENS[number % len(WHENS)], Killed)
+    with suppress(Killed):
+        recovery()
+    it.world.trap.arm(0, "before")
+
+
+def reversible(it: Rehearsal) -> bool:
+    begun = {event.step for event in it.entry.events}
+    return all(step.reversible for step in it.steps if step.name in begun)
+
+
+def require_home(it: Rehearsal) -> None:
+    if it.world.snapshot() != it.moments[0].snapshot:
+        raise Lost("undo has not given back what was")
+    _require_sound(it)
+
+
+def _require_sound(it: Rehearsal) -> None:
+    if left := unsound(it.world):
+        raise LeftOver("; ".join(left))
+
+
+def left_by(it: Rehearsal, *, ids_only: bool = False) -> str:
+    """The same for worlds and journals that a process cannot tell apart, but for times."""
+    chosen = [
+        it.world.query(cell.uuid, "SELECT id, attachment_id FROM block_device_mapping")
+        for cell in CELLS
+    ]
+    ids = chosen, sorted(it.world.volumes._attachments)
+    if ids_only:
+        return repr(ids)
+    tools = [host.tools() for host in it.world.hosts.by_name.values()]
+    entry = it.entry
+    marks = [
+        (step.name, last, entry.saved(step.name))
+        for step in it.steps
+        if (last := entry.last(step.name)) not in (None, Mark.UNDONE)
+    ]
+    everything = repr((timeless([it.world.snapshot(), tools, marks]), entry.state, ids))
+    return hashlib.sha256(everything.encode()).hexdigest()
+
+
+@contextmanager
+def watched(it: Rehearsal) -> Iterator[list[str]]:
     """What is unsafe after any outside call of the block."""
     harm: list[str] = []
-    play.world.trap.watch = lambda: harm.extend(unsafe(play.world))
+    it.world.trap.watch = lambda: harm.extend(unsafe(it.world))
     yield harm
-    play.world.trap.watch = lambda: None
+    it.world.trap.watch = lambda: None
 
 
-def neighbours_are_untouched(play: Rehearsal) -> bool:
+def neighbours_are_untouched(play: Play) -> bool:
     """No move changes anything of another server."""
-    play.back_to(play.moments[0])
-    before = foreign(play.world)
-    play.back_to(play.end)
-    return foreign(play.world) == before
+    it = play.it
+    it.back_to(it.moments[0])
+    before = foreign(it.world)
+    it.back_to(it.end)
+    return foreign(it.world) == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,10 +11,14 @@ from cellmove.errors import StepFailed, Unreachable
 from cellmove.hosts.backup import Checkpoint
 from cellmove.hosts.blocks import ConnectionInfo, data_of, unsupported_volume
 from cellmove.hosts.connect import completed, connector_of, mount_path
+from cellmove.hosts.disks import BASE
 from cellmove.hosts.inventory import Inventory
 from cellmove.hosts.machine import Offer
 from cellmove.hosts.xml import GuestXml
 from cellmove.model import Disk, Domain, Move, Port, Transfer
+
+BASE_CONTENT = b"what the image has" * 10
+"""Of every base."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +28,8 @@ class FakeFile:
     format: str
     size_bytes: int
     content: bytes
+    base: str = ""
+    """The image of the cache that it lies on; `content` is what the guest sees in any case."""
 
 
 @dataclass(slots=True)
@@ -61,6 +68,10 @@ class FakeHypervisor:
     """iSCSI: target and number -> device."""
     is_shared: bool = False
     """Whether the instances directory is other hosts', too."""
+    bases: dict[str, bytes] = field(default_factory=dict)
+    """nova's image cache: name -> content."""
+    kept: dict[str, set[str]] = field(default_factory=dict)
+    """Server -> bases that its directory keeps, whatever is deleted from the cache."""
     exports: dict[str, tuple[int, ...]] = field(default_factory=dict)
     """Server -> processes that serve its disks for a move."""
 
@@ -125,6 +136,8 @@ class FakeHypervisor:
             for path in GuestXml(domain.xml).disk_paths
             if path not in there and path.rpartition("/")[0] not in self.mounted
         ]
+        files = self.directories.get(server, {}).values()
+        missing += [file.base for file in files if file.base and file.base not in self.bases]
         if missing:
             raise StepFailed(f"Guest {server} cannot start.", f"{missing[0]} is missing.")
         self.domains[server] = replace(domain, state="paused" if paused else "running")
@@ -168,7 +181,14 @@ class FakeHypervisor:
     def disks(self, server: str) -> tuple[Disk, ...]:
         files = self.directories.get(server, {})
         return tuple(
-            Disk(name, file.format, file.size_bytes, len(file.content))
+            Disk(
+                name,
+                file.format,
+                file.size_bytes,
+                len(file.content),
+                base=file.base,
+                base_bytes=len(self.bases.get(file.base, b"")),
+            )
             for name, file in sorted(files.items())
         )
 
@@ -189,6 +209,34 @@ class FakeHypervisor:
         self.jobs_.pop(server, None)
         self.checkpoints_[server] = kept
 
+    def has_base(self, base: str) -> bool:
+        return base in self.bases
+
+    def base_hash(self, server: str, base: str) -> str:
+        return hashlib.sha256(self.bases[base]).hexdigest()
+
+    def drop_base(self, base: str) -> None:
+        files = [file for files in self.directories.values() for file in files.values()]
+        files += [file for files in self.halves_.values() for file in files.values()]
+        if not any(file.base == base for file in files):
+            self.bases.pop(base, None)
+
+    def keeps_base(self, server: str, base: str) -> bool:
+        return base in self.kept.get(server, set())
+
+    def keep_base(self, server: str, base: str) -> None:
+        if not self.keeps_base(server, base) and base not in self.bases:
+            raise StepFailed(f"{self.name} has no base {base}.")
+        self.kept.setdefault(server, set()).add(base)
+
+    def release_base(self, server: str, base: str) -> None:
+        self.kept.get(server, set()).discard(base)
+
+    def restore_base(self, server: str, base: str) -> None:
+        if base not in self.bases and not self.keeps_base(server, base):
+            raise StepFailed(f"{self.name} keeps no base {base}.")
+        self.bases.setdefault(base, BASE_CONTENT)
+
     def has_directory(self, server: str) -> bool:
         return server in self.directories
 
@@ -199,6 +247,7 @@ class FakeHypervisor:
         self.directories.pop(server, None)
         self.disk_infos.pop(server, None)
         self.halves_.pop(server, None)
+        self.kept.pop(server, None)
 
     def remove_disk(self, server: str, disk: str) -> None:
         self.directories.get(server, {}).pop(disk, None)
@@ -215,6 +264,9 @@ class FakeHypervisor:
 
     def free_bytes(self) -> int:
         return self.free
+
+    def shared_place(self) -> str:
+        return "nas:/instances nfs4" if self.is_shared else ""
 
     def disk_path(self, server: str, disk: str) -> str:
         return f"{self.instances_path}/{server}/{disk}"
@@ -286,6 +338,8 @@ class FakeHypervisor:
             "disk_infos": {uuid: dict(info) for uuid, info in self.disk_infos.items()},
             "ports": {device: dict(ids) for device, ids in self.ports.items()},
             "nvrams": dict(self.nvrams),
+            "bases": dict(self.bases),
+            "kept": {server: sorted(names) for server, names in self.kept.items() if names},
             "devices": dict(self.devices),
         }
 
@@ -315,6 +369,19 @@ class FakeHosts:
             raise Unreachable(f"Host {name} cannot be reached.", "", "Run `cellmove check`.")
         return self.by_name[name]
 
+    def bring_base(self, move: Move, base: str, progress: Callable[[Transfer], None]) -> None:
+        source, target = self.reach(move.source.name), self.reach(move.target.name)
+        if target.has_base(base):
+            return
+        if not target.has_directory(move.server):
+            raise StepFailed(f"There is no directory of {move.server} on {target.name}.")
+        content = source.bases[base]
+        target.halves_.setdefault(move.server, {})[BASE] = FakeFile("raw", 0, b"")
+        self.midway()
+        target.halves_[move.server].pop(BASE)
+        target.bases.setdefault(base, content)
+        progress(Transfer(BASE, len(content), len(content)))
+
     def precopy(
         self,
         move: Move,
@@ -332,14 +399,17 @@ class FakeHosts:
         source.jobs_[move.server] = "backup"
         for disk in move.disks:
             if disk.warm:
-                target.halves_.setdefault(move.server, {})[disk.name] = FakeFile("qcow2", 0, b"")
+                target.halves_.setdefault(move.server, {})[disk.name] = _begun(
+                    target, disk, "qcow2"
+                )
         self.midway()
         source.jobs_.pop(move.server)
         source.checkpoints_[move.server] = [Checkpoint.of(move.id, 1).name]
         for disk in move.disks:
             if disk.warm:
                 file = source.directories[move.server][disk.name]
-                made = replace(file, size_bytes=sizes_bytes[disk.name])
+                base = disk.base if disk.chained else ""
+                made = replace(file, size_bytes=sizes_bytes[disk.name], base=base)
                 target.halves_.setdefault(move.server, {})[disk.name] = made
                 progress(Transfer(disk.name, len(file.content), len(file.content), 0))
 
@@ -362,12 +432,22 @@ class FakeHosts:
         if size_bytes < file.size_bytes:
             raise StepFailed(f"{disk.name} would shrink.")
         progress(Transfer(disk.name, 0, len(file.content)))
-        target.halves_.setdefault(move.server, {})[disk.name] = FakeFile(file.format, 0, b"")
+        begun = _begun(target, disk, file.format)
+        target.halves_.setdefault(move.server, {})[disk.name] = begun
         self.midway()
         target.halves_[move.server].pop(disk.name)
-        target.directories[move.server][disk.name] = replace(file, size_bytes=size_bytes)
+        made = replace(file, size_bytes=size_bytes, base=begun.base)
+        target.directories[move.server][disk.name] = made
         progress(Transfer(disk.name, len(file.content), len(file.content)))
 
     def snapshot(self) -> dict[str, Any]:
         """All hypervisors' snapshots, by name."""
         return {name: host.snapshot() for name, host in self.by_name.items()}
+
+
+def _begun(target: FakeHypervisor, disk: Disk, image_format: str) -> FakeFile:
+    """An empty copy, on its base if it has one."""
+    base = disk.base if disk.chained else ""
+    if base and base not in target.bases:
+        raise StepFailed(f"{target.name} has no base {base}.")
+    return FakeFile(image_format, 0, b"", base)

@@ -7,6 +7,7 @@ held to the real ones by the contract suite and the lab.
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import pickle
 import sqlite3
@@ -40,7 +41,7 @@ from tests.fakes.databases import (
     fake_databases,
     port_of,
 )
-from tests.fakes.hypervisor import FakeFile, FakeHosts
+from tests.fakes.hypervisor import BASE_CONTENT, FakeFile, FakeHosts
 from tests.fakes.network import FakeNetwork
 from tests.fakes.permission import Everybody
 from tests.fakes.placement import FakePlacement, Inventory
@@ -323,7 +324,11 @@ class World:
         )
         hypervisor = self.hosts.by_name[host]
         hypervisor.plug(server, port)
-        disk = FakeFile("qcow2", 2 * GIB, CONTENT + server.encode())
+        base = ""
+        if host == "cmp1a":  # No other host has the image.
+            base = hashlib.sha1(row["image_ref"].encode(), usedforsecurity=False).hexdigest()
+            hypervisor.bases[base] = BASE_CONTENT
+        disk = FakeFile("qcow2", 2 * GIB, CONTENT + server.encode(), base)
         hypervisor.nvrams[GuestXml(xml).nvram] = b"boot entries of " + server.encode()
         hypervisor.add_guest(xml, {"disk": disk}, running=running)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab.kit.images import empty_image
 from tests.lab.kit.nova import Nova, lab_session
 from tests.lab.kit.plugin import pytest_runtest_protocol, pytest_runtest_setup
 from tests.lab.kit.program import Cellmove
@@ -24,6 +25,13 @@ def admin_nova() -> Nova:
 def customer() -> Nova:
     """nova as the customer, an ordinary member of project demo."""
     return Nova(lab_session("demo"))
+
+
+@pytest.fixture(scope="session")
+def blank() -> Iterator[str]:
+    """An image whose guest does nothing, at once: for servers that nobody looks into."""
+    with empty_image(lab_session(project="demo")) as image:
+        yield image
 
 
 @pytest.fixture

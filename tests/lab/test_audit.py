@@ -31,10 +31,10 @@ def volumes(nova: Nova) -> Volumes:
 
 
 @pytest.fixture
-def server(nova: Nova, volumes: Volumes) -> Iterator[tuple[str, str]]:
+def server(nova: Nova, volumes: Volumes, blank: str) -> Iterator[tuple[str, str]]:
     """A server with a volume, and the volume."""
     with volumes.lent() as volume:
-        server = nova.boot("audited", HOME, config_drive=False)
+        server = nova.boot("audited", HOME, config_drive=False, more={"imageRef": blank})
         nova.wait_port(server, HOME)
         volumes.attach(server, volume)
         yield server, volume

@@ -13,9 +13,9 @@ pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
 
 def test_all_reasons_are_told_at_once_and_none_when_there_is_none(
-    nova: Nova, cellmove: Cellmove, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nova: Nova, blank: str, cellmove: Cellmove, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = nova.boot("looked-at", "cmp1b")
+    server = nova.boot("looked-at", "cmp1b", more={"imageRef": blank})
     before = nova.show(server)
 
     good = cellmove("check", "--server", server, "--to-cell", "cell2", "--json").json()

@@ -1,7 +1,8 @@
 """The real program is killed with SIGKILL, again and again; the real services tell what is left.
 
 One server goes through it all. In CI a choice of the journal's boundaries; with CELLMOVE_LONG set
-all of them (`make crash-lab-long`). What was done and how it ended is printed, and one JSON object.
+all of them, and then random moments (`make crash-lab-long`). What was done and how it ended is
+printed, and one JSON object.
 """
 
 from __future__ import annotations
@@ -9,10 +10,13 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import random
 import signal
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +35,9 @@ pytestmark = [pytest.mark.lab, pytest.mark.alone]
 SOURCE, TARGET = "cmp1a", "cmp2a"
 WISH = ("--flavor", "c2", "--to-host", TARGET)
 LONG = bool(os.environ.get("CELLMOVE_LONG"))
+MOMENTS = int(os.environ.get("CELLMOVE_MOMENTS", "50" if LONG else "0"))
+"""How many random moments."""
+SEED = int(os.environ.get("CELLMOVE_SEED", time.time_ns() % 100_000))
 CHOSEN: dict[Verb, tuple[str, ...]] = {
     "resize": ("copy-records", "precopy-disks", "activate-target-bindings", "point-mapping"),
     "revert": ("stop-target-guest", "point-mapping-home"),
@@ -139,6 +146,56 @@ def _ways_home(sweep: Sweep) -> Iterator[str]:
     reverts = sum(line.startswith("revert") for line in sweep.lines)
     steps = boundaries("revert")
     yield steps[reverts % len(steps)]
+
+
+@pytest.mark.skipif(not MOMENTS, reason="make crash-lab-long")
+def test_a_move_killed_at_any_moment_is_finished_or_taken_back(sweep: Sweep) -> None:
+    """Resize and revert in turns, each killed once; how long one takes is learnt on the way."""
+    chance = random.Random(SEED)
+    sweep.lines.append(f"random moments of seed {SEED}")
+    seconds: dict[Verb, float] = {"resize": 8.0, "revert": 6.0}
+    for number in range(MOMENTS):
+        away = sweep.nova.status(sweep.server) == "VERIFY_RESIZE"
+        verb: Verb = "revert" if away else "resize"
+        wish = ("--yes",) if away else WISH
+        program, begun = sweep.cellmove(), time.time()
+        running = program.start(verb, sweep.server, *wish)
+        moment = chance.uniform(0, seconds[verb])
+        with suppress(subprocess.TimeoutExpired):
+            running.wait(moment)
+        running.kill()
+        code = program.wait(running).code
+        step, mark = (program.marks() or [("nothing", "")])[-1]
+        if code == 0:
+            seconds[verb] = time.time() - begun
+        assert code in (-signal.SIGKILL, 0), code
+        ending, forward = _ended(program, "resume" if number % 2 else "undo", done=code == 0)
+        host = TARGET if forward != away else SOURCE
+        if host == TARGET or len(set(_boots(sweep, begun))) > 1:
+            sweep.guest.wait_told(host, "GUEST ready")
+        sweep.require(host, f"{verb} killed after {moment:4.1f} s, {step} {mark}", ending)
+    assert sweep.counted["lost"] == sweep.counted["left_over"] == 0
+
+
+def _ended(program: Cellmove, recovery: str, *, done: bool) -> tuple[str, bool]:
+    """Bring what was killed to its end: how, and whether the verb was carried out."""
+    if done:
+        return "finished", True
+    if not program.marks():
+        return "nothing", False
+    if program.marks()[-1][1] == "finished":  # killed when all was done
+        return "finished", True
+    ended = program(recovery, "1", check=False)
+    if ended.code == 1 and recovery == "undo":  # it can only go forward
+        assert "cellmove resume 1" in ended.stderr, ended
+        recovery = "resume"
+        ended = program(recovery, "1", check=False)
+    assert ended.code == 0, ended
+    return f"{recovery}d".replace("undod", "undone"), recovery == "resume"
+
+
+def _boots(sweep: Sweep, since: float) -> Iterator[str]:
+    return (beat.boot for beat in sweep.guest.heartbeats(since))
 
 
 def test_a_server_deleted_under_a_killed_move_leaves_nothing(sweep: Sweep) -> None:

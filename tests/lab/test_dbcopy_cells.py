@@ -59,9 +59,9 @@ def lab() -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="module")
-def server(admin_nova: Nova) -> Iterator[str]:
+def server(admin_nova: Nova, blank: str) -> Iterator[str]:
     """A server that nova has just made on cmp1a; the tests of this module only look at it."""
-    made = admin_nova.boot(f"dbcopy-{uuid.uuid4().hex[:8]}", "cmp1a")
+    made = admin_nova.boot(f"dbcopy-{uuid.uuid4().hex[:8]}", "cmp1a", more={"imageRef": blank})
     yield made
     admin_nova.delete(made)
 

@@ -73,14 +73,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     ca = authority(folder, "ca")
     certify(folder, ca)
     data, password = folder / "data", secrets.token_hex(12)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     own = ["--no-defaults", "--user=root", f"--datadir={data}"]
     install = ["mariadb-install-db", *own, "--auth-root-authentication-method=normal"]
     subprocess.run(install, check=True, capture_output=True)
     account = f"CREATE USER us IDENTIFIED BY '{password}' REQUIRE SSL;\n"
     (folder / "init.sql").write_text(account + "GRANT SELECT ON mysql.* TO us;\n")
+    with socket.socket() as free:  # the last thing before it is taken: others look for one, too
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     argv = [shutil.which("mariadbd") or "/usr/sbin/mariadbd", *own]
     argv += [f"--socket={folder / 'socket'}", f"--init-file={folder / 'init.sql'}"]
     # By name it would take us for the anonymous account of localhost.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import signal
+import subprocess
 import time
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,14 +34,23 @@ class Herd:
 
     nova: Nova
     prefix: str
-    guests: tuple[GuestWatch, ...]
+    booting: tuple[Future[GuestWatch], ...]
+    """The later ones boot while the first are drained."""
     begun: float
 
     def name(self, number: int) -> str:
         return f"{self.prefix}-{number}"
 
+    def guest(self, number: int) -> GuestWatch:
+        """Waits until it is there."""
+        return self.booting[number].result()
+
     def server(self, number: int) -> str:
-        return self.guests[number].server
+        return self.guest(number).server
+
+    def all_there(self, *numbers: int) -> None:
+        for number in numbers:
+            self.guest(number)
 
 
 @pytest.fixture(scope="module")
@@ -52,22 +63,22 @@ def herd(admin_nova: Nova) -> Iterator[Herd]:
     def boot(number: int) -> GuestWatch:
         nova = novas[number]
         host = "cmp1a" if number < 4 else "cmp1b"
-        try:
-            server = nova.boot(f"{prefix}-{number}", host, config_drive=False)
-        finally:
-            admin_nova.servers.extend(nova.servers)
+        server = nova.boot(f"{prefix}-{number}", host, config_drive=False)
         guest = GuestWatch.of(nova, server)
         guest.wait_ready(host, since=begun, timeout_seconds=400)
         return guest
 
-    servers = admin_nova.servers = []
+    def discard(nova: Nova) -> None:
+        for server in nova.servers:
+            nova.discard(server)
+
+    pool = ThreadPoolExecutor(4)
     try:
-        with ThreadPoolExecutor(3) as pool:
-            guests = tuple(pool.map(boot, range(8)))
-        yield Herd(admin_nova, prefix, guests, begun)
+        yield Herd(admin_nova, prefix, tuple(pool.submit(boot, each) for each in range(8)), begun)
     finally:
-        for server in servers:
-            admin_nova.discard(server)
+        pool.shutdown(cancel_futures=True)
+        with ThreadPoolExecutor(8) as cleaning:
+            list(cleaning.map(discard, novas))
 
 
 @pytest.fixture(scope="module")
@@ -109,8 +120,9 @@ def shared_journal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]
 def test_a_host_is_drained_though_the_drain_is_killed_and_one_server_needs_an_alternate(
     herd: Herd, home: Cellmove
 ) -> None:
+    herd.all_there(*range(4))
     drain = ("drain", "--host", "cmp1a", "--name", f"{herd.prefix}-*", "--to-cell", "cell2")
-    looked = home(*drain, "--dry-run", "--json").json()
+    looked = home(*drain, "--dry-run", "--parallel", "4", "--json").json()
     assert len(looked["servers"]) == 4
     first_target = {each["name"]: each["target"] for each in looked["servers"]}
     unlucky = herd.name(3)
@@ -135,6 +147,7 @@ def test_a_host_is_drained_though_the_drain_is_killed_and_one_server_needs_an_al
 def test_a_cell_is_drained_by_two_conductors_at_once_and_one_server_fails_for_good(
     herd: Herd, home: Cellmove, tmp_path: Path, shared_journal: Shared
 ) -> None:
+    herd.all_there(*range(8))
     drain = ("drain", "--cell", "cell1", "--name", f"{herd.prefix}-*", "--to-cell", "cell2")
     share = ("--parallel", "2", "--yes", "--json", "--journal", shared_journal.url)
     others = [Cellmove(tmp_path / str(number), shared_journal.environ) for number in range(2)]
@@ -171,13 +184,57 @@ def test_afterwards_each_is_confirmed_and_there_once_with_its_data(
 ) -> None:
     drain = ("drain", "--cell", "cell1", "--name", f"{herd.prefix}-*", "--to-cell", "cell2")
     other = Cellmove(tmp_path, shared_journal.environ)
-    for cellmove, more in ((home, ()), (other, ("--journal", shared_journal.url))):
-        over = _events(cellmove(*drain, *more, "--confirm-after", "1s", "--yes", "--json"))[-1]
-        assert over["confirmed"] == 4
+    confirm = (*drain, "--confirm-after", "1s", "--parallel", "4", "--yes", "--json")
+    running = [home.start(*confirm), other.start(*confirm, "--journal", shared_journal.url)]
+    for each in (home.wait(running[0]), other.wait(running[1])):
+        assert each.code == 0, each
+        assert _events(each)[-1]["confirmed"] == 4
     for number in range(8):
         assert herd.nova.listed(herd.server(number)) == ["ACTIVE"]
         assert herd.nova.host(herd.server(number)) in TARGETS
         host_run("cmp1a" if number < 4 else "cmp1b", ["test", "!", "-e", _directory(herd, number)])
+
+
+def test_a_closed_host_keeps_its_window_stops_when_asked_and_goes_on(
+    herd: Herd, home: Cellmove
+) -> None:
+    hosts = [herd.nova.host(herd.server(number)) for number in range(8)]
+    host = max(TARGETS, key=hosts.count)
+    pair = [number for number, its in enumerate(hosts) if its == host][:2]
+    names = [word for number in pair for word in ("--name", herd.name(number))]
+    drain = ("drain", "--host", host, *names, "--to-cell", "cell1", "--cordon", "--yes")
+    before = len(home("moves", "--json").json()["moves"])
+    try:
+        waiting = home.start(*drain, "--window", _another_day())
+        assert waiting.stderr is not None
+        assert any("nothing is begun until" in line for line in waiting.stderr)
+        service = _service(herd.nova, host)
+        assert service["status"] == "disabled"
+        assert service["disabled_reason"].startswith("cellmove drain ")
+        waiting.send_signal(signal.SIGINT)
+        ended = home.wait(waiting)
+        assert (ended.code, len(home("moves", "--json").json()["moves"])) == (5, before), ended
+        assert f"openstack compute service set --enable {host} nova-compute" in ended.stdout
+
+        stopping = home.start(*drain, "--parallel", "1", "--confirm-after", "1s", "--json")
+        _told(stopping, "copy-disks", "begun")
+        stopping.send_signal(signal.SIGINT)
+        over = _events(home.wait(stopping))[-1]
+        assert (over["exit_code"], over["moved"], len(over["open_moves"])) == (5, 0, 1)
+        (stopped,) = over["results"]
+        assert stopped["result"] == "stopped"
+        other = {herd.server(number) for number in pair} - {stopped["server"]}
+        assert other <= {each["server"] for each in over["remaining"]}
+
+        over = _events(home(*drain, "--confirm-after", "1s", "--json"))[-1]
+        assert (over["moved"], over["confirmed"], over["left"]) == (2, 2, 0)
+        assert _service(herd.nova, host) == service
+    finally:
+        _enable(herd.nova, host)
+    for number in pair:
+        assert herd.nova.listed(herd.server(number)) == ["ACTIVE"]
+        _whole(herd, number, "cmp1a", "cmp1b")
+        host_run(host, ["test", "!", "-e", _directory(herd, number)])
 
 
 @contextmanager
@@ -195,15 +252,47 @@ def blocked(server: str, *hosts: str) -> Iterator[None]:
 
 def _arrived(herd: Herd, number: int) -> None:
     """nova lists it once, where it runs with what its guest wrote before."""
-    guest = herd.guests[number]
-    assert herd.nova.listed(guest.server) == ["VERIFY_RESIZE"]
+    assert herd.nova.listed(herd.server(number)) == ["VERIFY_RESIZE"]
+    _whole(herd, number, *TARGETS)
+
+
+def _whole(herd: Herd, number: int, *hosts: str) -> None:
+    """It runs on one of these hosts, with what its guest wrote before."""
+    guest = herd.guest(number)
     host = herd.nova.host(guest.server)
-    assert host in TARGETS
+    assert host in hosts
     beat = guest.wait_heartbeat(host, since=herd.begun, timeout_seconds=120)
     guest.wait_told(host, "GUEST ready", timeout_seconds=120)
     assert beat.host == host
     assert guest.golden(host)
     assert guest.record_found(host) is not None
+
+
+def _another_day() -> str:
+    """A window that is shut now."""
+    later = dt.datetime.now() + dt.timedelta(days=3)  # noqa: DTZ005 - windows are local time
+    return f"{later:%a} 03:00-03:01"
+
+
+def _told(process: subprocess.Popen[str], step: str, mark: str) -> None:
+    """Wait until a drain with --json tells this of one of its servers."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        event = json.loads(line)
+        if (event.get("step"), event.get("mark")) == (step, mark):
+            return
+    pytest.fail(f"it ended before {step} was {mark}")
+
+
+def _service(nova: Nova, host: str) -> dict[str, Any]:
+    """What nova's API tells of its nova-compute, but for the time."""
+    listed = nova._compute.get("/os-services", binary="nova-compute", host=host).body["services"]
+    return {key: listed[0][key] for key in ("id", "status", "disabled_reason")}
+
+
+def _enable(nova: Nova, host: str) -> None:
+    path = f"/os-services/{_service(nova, host)['id']}"
+    assert nova._compute.send("PUT", path, {"status": "enabled"}).ok
 
 
 def _directory(herd: Herd, number: int) -> str:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 import threading
 import time
 import tomllib
@@ -28,7 +26,7 @@ from tests.faults.proxy import Fault, Proxy, proxy
 from tests.faults.rules import EachOnce
 from tests.lab.kit.nova import POLL_SECONDS, Nova, lab_session
 from tests.lab.kit.places import OUTPUTS, host_run
-from tests.lab.kit.program import Cellmove, Completed
+from tests.lab.kit.program import Completed, WithClouds
 from tests.lab.kit.traces import nothing_left, traces
 from tests.lab.kit.volumes import attachments, from_image, named
 
@@ -55,28 +53,14 @@ SETTLING_SECONDS = 60
 LONG = bool(os.environ.get("CELLMOVE_LONG"))
 
 
-class Through(Cellmove):
+def through(between: Proxy, state: Path) -> WithClouds:
     """The program, whose way to the services leads through the proxy."""
-
-    def __init__(self, between: Proxy, state: Path) -> None:
-        super().__init__(state)
-        clouds = OpenStackConfig(config_files=[str(OUTPUTS / "clouds.yaml")]).cloud_config
-        for kind, name in SERVICES.items():
-            clouds["clouds"]["lab"][f"{name}_endpoint_override"] = between.url(kind)
-        clouds["clouds"]["lab"]["api_timeout"] = ANSWER_SECONDS
-        (state / "clouds.yaml").write_text(json.dumps(clouds))
-        self._environment["OS_CLIENT_CONFIG_FILE"] = str(state / "clouds.yaml")
-        self._environment["CELLMOVE_CONFIG"] = str(OUTPUTS / "cellmove.toml")
-
-    def start(self, *argv: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "cellmove", *argv],
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    clouds = OpenStackConfig(config_files=[str(OUTPUTS / "clouds.yaml")]).cloud_config
+    for kind, name in SERVICES.items():
+        clouds["clouds"]["lab"][f"{name}_endpoint_override"] = between.url(kind)
+    clouds["clouds"]["lab"]["api_timeout"] = ANSWER_SECONDS
+    (state / "clouds.yaml").write_text(json.dumps(clouds))
+    return WithClouds(state, state / "clouds.yaml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +70,7 @@ class Stage:
     nova: Nova
     server: str
     between: Proxy
-    cellmove: Through
+    cellmove: WithClouds
     secrets: tuple[str, ...]
     """What nobody may hear, read or see."""
     heard: list[str] = field(default_factory=list)
@@ -175,7 +159,7 @@ def stage(admin_nova: Nova, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         admin_nova.lent("faults", SOURCE, config_drive=False, more=more) as server,
     ):
         admin_nova.stop(server)
-        cellmove = Through(between, state)
+        cellmove = through(between, state)
         secrets = (*_passwords(), _watched_console(server))
         with _command_lines(state) as seen:
             stage = Stage(admin_nova, server, between, cellmove, secrets)

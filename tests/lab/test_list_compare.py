@@ -56,9 +56,9 @@ def agree(nova: Nova, cellmove: Cellmove, server: str, *only: str, **asked: str)
 
 
 def test_a_server_is_listed_as_nova_lists_it_and_its_copies_compared(
-    nova: Nova, cellmove: Cellmove
+    nova: Nova, blank: str, cellmove: Cellmove
 ) -> None:
-    with nova.lent("list", SOURCE) as server:
+    with nova.lent("list", SOURCE, more={"imageRef": blank}) as server:
         nova.wait_port(server, SOURCE)
         assert agree(nova, cellmove, server)["status"] == "ACTIVE"
         alone = cellmove("compare", server, check=False)

@@ -72,7 +72,7 @@ class Guaranteed:
 
 
 @pytest.fixture(scope="module")
-def guaranteed(admin_nova: Nova) -> Iterator[Guaranteed]:
+def guaranteed(admin_nova: Nova, blank: str) -> Iterator[Guaranteed]:
     session = lab_session(project="demo")
     service = session.service("placement", MICROVERSION)
     listed = service.get("/resource_providers").body["resource_providers"]
@@ -81,7 +81,8 @@ def guaranteed(admin_nova: Nova) -> Iterator[Guaranteed]:
         policy = wires.policy(RATE_KBIT)
         wish = {"network_id": wires.network("flat1"), "qos_policy_id": policy}
         port = wires.make("/ports", "port", **wish)["id"]
-        with admin_nova.lent("rate", SOURCE, more={"networks": [{"port": port}]}) as server:
+        more = {"imageRef": blank, "networks": [{"port": port}]}
+        with admin_nova.lent("rate", SOURCE, more=more) as server:
             admin_nova.stop(server)
             yield Guaranteed(admin_nova, wires, Placement(service), providers, server, port)
 

@@ -6,14 +6,13 @@ import base64
 import json
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
+from tests.lab.kit.images import empty_image
 from tests.lab.kit.nova import Nova, lab_session
-from tests.lab.kit.places import OUTPUTS, host_run, run, sql
+from tests.lab.kit.places import host_run, sql
 from tests.lab.kit.program import Cellmove
 from tests.lab.kit.traces import nothing_left
 
@@ -90,43 +89,16 @@ def nvrams(host: str) -> set[str]:
     return set(host_run(host, ["ls", NVRAM]).split())
 
 
-def openstack(*argv: str) -> str:
-    return run([str(OUTPUTS / "openstack"), *argv]).strip()
-
-
-@contextmanager
-def image(folder: Path, **properties: str) -> Iterator[str]:
-    """An image of one empty MiB: its guest runs, holds nothing, and is plugged off at once."""
-    blank = folder / "blank.raw"
-    blank.write_bytes(bytes(1 << 20))
-    wishes = {"os_shutdown_timeout": "1"} | properties
-    each = (part for item in wishes.items() for part in ("--property", "=".join(item)))
-    made = openstack(
-        *("image", "create", "--public", "--disk-format", "raw", "--container-format", "bare"),
-        *("--file", str(blank), *each, f"kinds-{uuid.uuid4().hex[:8]}", "-f", "value", "-c", "id"),
-    )
-    try:
-        yield made
-    finally:
-        openstack("image", "delete", made)
-
-
 @pytest.fixture(scope="module")
 def cellmove(tmp_path_factory: pytest.TempPathFactory) -> Cellmove:
     return Cellmove(tmp_path_factory.mktemp("kinds"))
 
 
 @pytest.fixture(scope="module")
-def blank(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with image(tmp_path_factory.mktemp("image")) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def uefi(admin_nova: Nova, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def uefi(admin_nova: Nova) -> Iterator[str]:
     """A stopped, locked server on cmp1b with UEFI, a console and an injected file."""
-    folder = tmp_path_factory.mktemp("uefi")
-    with image(folder, hw_firmware_type="uefi", hw_machine_type="q35") as made:
+    session = lab_session(project="demo")
+    with empty_image(session, hw_firmware_type="uefi", hw_machine_type="q35") as made:
         server = with_personality(admin_nova, made)
         try:
             admin_nova.stop(server)
@@ -318,15 +290,16 @@ def test_a_guest_with_a_console_moves_to_a_host_without_and_back(
 
 
 def test_a_flavor_of_every_refused_kind_is_refused_with_every_reason(
-    mover: str, cellmove: Cellmove
+    mover: str, admin_nova: Nova, cellmove: Cellmove
 ) -> None:
     name = f"kinds-{uuid.uuid4().hex[:8]}"
-    each = (part for item in SPECS.items() for part in ("--property", "=".join(item)))
-    openstack("flavor", "create", name, "--ram", "160", "--vcpus", "1", "--disk", "2", *each)
+    size = {"name": name, "ram": 160, "vcpus": 1, "disk": 2}
+    flavor = admin_nova._post("/flavors", {"flavor": size})["flavor"]["id"]
     try:
+        admin_nova._post(f"/flavors/{flavor}/os-extra_specs", {"extra_specs": SPECS})
         told = reasons(cellmove, "resize", mover, "--flavor", name, "--to-host", "cmp2a")
     finally:
-        openstack("flavor", "delete", name)
+        admin_nova._compute.send("DELETE", f"/flavors/{flavor}")
     assert [kind for kind in REFUSED if not any(kind in what for what in told)] == []
 
 

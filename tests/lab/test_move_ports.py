@@ -100,12 +100,12 @@ class Wired:
 
 
 @pytest.fixture(scope="module")
-def wired(admin_nova: Nova) -> Iterator[Wired]:
+def wired(admin_nova: Nova, blank: str) -> Iterator[Wired]:
     session = lab_session(project="demo")
     with Wires.lent(session) as wires:
         ports = _ports(wires)
-        nics = {"networks": [{"port": port} for port in ports]}
-        with admin_nova.lent("ports", SOURCE, more=nics) as server:
+        more = {"imageRef": blank, "networks": [{"port": port} for port in ports]}
+        with admin_nova.lent("ports", SOURCE, more=more) as server:
             admin_nova.wait_port(server, SOURCE)
             floating = wires.floating(ports[0])
             made = Wired(admin_nova, wires, session, server, ports, floating)

@@ -43,24 +43,24 @@ OF_THE_PLAIN = {
 
 
 @pytest.fixture(scope="module")
-def plain(admin_nova: Nova) -> Iterator[str]:
+def plain(admin_nova: Nova, blank: str) -> Iterator[str]:
     """A server that could be moved."""
-    server = admin_nova.boot(TWINS, SOURCE, "c2")
+    server = admin_nova.boot(TWINS, SOURCE, "c2", more={"imageRef": blank})
     yield server
     admin_nova.discard(server)
 
 
 @pytest.fixture(scope="module")
-def laden(admin_nova: Nova) -> Iterator[str]:
+def laden(admin_nova: Nova, blank: str) -> Iterator[str]:
     """A server of the same name, with a volume, an ephemeral disk and two ports."""
     image = {
         "source_type": "image",
         "destination_type": "local",
         "boot_index": 0,
-        "uuid": admin_nova.image("tiny"),
+        "uuid": blank,
         "delete_on_termination": True,
     }
-    more = {"block_device_mapping_v2": [image, VOLUME]}
+    more = {"imageRef": blank, "block_device_mapping_v2": [image, VOLUME]}
     server = admin_nova.boot(TWINS, SOURCE, "e1", ports=2, more=more)
     yield server
     admin_nova.discard(server)

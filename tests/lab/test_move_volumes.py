@@ -31,8 +31,13 @@ def volumes(admin_nova: Nova) -> Volumes:
 def lent(volumes: Volumes) -> Iterator[list[str]]:
     """Four volumes, the second of a type that several servers may share."""
     with ExitStack() as stack:
-        kinds = ("nfs", "shared", "nfs", "nfs")
-        yield [stack.enter_context(volumes.lent(kind)) for kind in kinds]
+        made = []
+        for kind in ("nfs", "shared", "nfs", "nfs"):
+            made.append(volumes.ask(kind))
+            stack.callback(volumes.delete, made[-1])
+        for volume in made:
+            volumes.wait_status(volume, "available")
+        yield made
 
 
 def test_volumes_go_along_and_come_home_with_what_was_attached_detached_and_swapped(
@@ -81,10 +86,12 @@ def test_volumes_go_along_and_come_home_with_what_was_attached_detached_and_swap
 
 
 def test_an_undo_from_the_last_moment_leaves_one_attachment_at_home(
-    nova: Nova, volumes: Volumes, lent: list[str], cellmove: Cellmove
+    nova: Nova, volumes: Volumes, blank: str, cellmove: Cellmove
 ) -> None:
-    volume, _, _, _ = lent
-    with nova.lent("volume-undo", SOURCE) as server:
+    with (
+        volumes.lent() as volume,
+        nova.lent("volume-undo", SOURCE, more={"imageRef": blank}) as server,
+    ):
         volumes.attach(server, volume)
         nova.wait_port(server, SOURCE)
         before = traces(server)
@@ -123,9 +130,9 @@ def test_a_server_that_boots_from_a_volume_moves_without_a_copy(
 
 
 def test_what_one_of_nova_and_cellmove_resizes_the_other_finishes(
-    nova: Nova, volumes: Volumes, cellmove: Cellmove
+    nova: Nova, volumes: Volumes, blank: str, cellmove: Cellmove
 ) -> None:
-    more = from_image(nova, delete_on_termination=False)
+    more = from_image(nova, blank, delete_on_termination=False)
     with nova.lent("volume-mixed", SOURCE, config_drive=False, more=more) as server:
         (root,) = volumes.shown(server)
         nova.stop(server)

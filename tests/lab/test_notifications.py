@@ -61,15 +61,23 @@ def same(ours: list[Told], novas: list[Told]) -> None:
         assert our[11] == nova[11], our[0]
 
 
-def test_names_order_and_content_are_novas_own(nova: Nova, telling: Cellmove, bus: Bus) -> None:
-    server = nova.boot("told", "cmp1a")
-    nova.stop(server)
+@pytest.fixture(scope="module")
+def server(admin_nova: Nova, blank: str) -> Iterator[str]:
+    """A stopped server on cmp1a, for one test after the other."""
+    with admin_nova.lent("told", "cmp1a", more={"imageRef": blank}) as server:
+        admin_nova.stop(server)
+        yield server
+
+
+def test_names_order_and_content_are_novas_own(
+    admin_nova: Nova, server: str, telling: Cellmove, bus: Bus
+) -> None:
     bus.forget(server)
 
     def by_nova(end: str, source: str, target: str) -> list[Told]:
-        nova.migrate(server, target)
+        admin_nova.migrate(server, target)
         resized = told(bus, server, "resize", source, target)
-        getattr(nova, end)(server)
+        getattr(admin_nova, end)(server)
         return resized + told(bus, server, end, source, target)
 
     def by_cellmove(end: str, source: str, target: str) -> list[Told]:
@@ -83,12 +91,10 @@ def test_names_order_and_content_are_novas_own(nova: Nova, telling: Cellmove, bu
 
 
 def test_a_dead_bus_fails_no_move(
-    nova: Nova, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    admin_nova: Nova, server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("CELLMOVE_NOTIFICATIONS_TRANSPORT_URL", "rabbit://a:a-secret@127.0.0.1:9/")
-    server = nova.boot("untold", "cmp1a")
-    nova.stop(server)
     done = Cellmove(tmp_path)("resize", server, "--to-host", "cmp2a")
-    assert nova.status(server) == "VERIFY_RESIZE"
+    assert admin_nova.status(server) == "VERIFY_RESIZE"
     assert done.stderr.count("A notification was not sent") == 1
     assert "a-secret" not in done.stderr + done.stdout

@@ -30,13 +30,16 @@ def discard_all(nova: Nova) -> None:
 
 
 @pytest.fixture(scope="module")
-def rivals(admin_nova: Nova, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rivals]:
+def rivals(
+    admin_nova: Nova, blank: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Rivals]:
     admin_nova.servers.clear()
     with pytest.MonkeyPatch.context() as environment, ExitStack() as last:
         environment.setenv("OS_CLIENT_CONFIG_FILE", str(OUTPUTS / "clouds.yaml"))
         config = load(str(OUTPUTS / "cellmove.toml"), os.environ)
         last.callback(discard_all, admin_nova)
-        made = Rivals(config, admin_nova, lab_session(), tmp_path_factory.mktemp("oracle"))
+        folder = tmp_path_factory.mktemp("oracle")
+        made = Rivals(config, admin_nova, lab_session(), blank, folder)
         last.callback(made.close)
         yield made
 

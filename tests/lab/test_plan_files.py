@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from tests.lab.kit.guest import GuestWatch
 from tests.lab.kit.nova import Nova
 from tests.lab.kit.places import HYPERVISORS, host_run, sql
 from tests.lab.kit.program import Cellmove
@@ -28,11 +27,11 @@ def cellmove(tmp_path_factory: pytest.TempPathFactory) -> Cellmove:
 
 
 @pytest.fixture(scope="module")
-def server(admin_nova: Nova) -> Iterator[str]:
+def server(admin_nova: Nova, blank: str) -> Iterator[str]:
     """The only server of this file: its tests use it one after the other, in their order."""
-    with admin_nova.lent("plans", SOURCE, metadata={"purpose": "shop"}) as server:
+    shop, more = {"purpose": "shop"}, {"imageRef": blank}
+    with admin_nova.lent("plans", SOURCE, metadata=shop, more=more) as server:
         admin_nova.wait_port(server, SOURCE)
-        GuestWatch.of(admin_nova, server).wait_ready(SOURCE, since=0)
         yield server
 
 

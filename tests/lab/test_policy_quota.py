@@ -51,9 +51,13 @@ def limited(project: str) -> Iterator[Nova]:
 
 
 def test_policy_and_quota_refuse_as_nova_does(
-    limited: Nova, cellmove: Cellmove, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    limited: Nova,
+    blank: str,
+    cellmove: Cellmove,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    server = limited.boot("limited", "cmp1a")
+    server = limited.boot("limited", "cmp1a", more={"imageRef": blank})
     before = limited.show(server)
     there = (server, "--to-host", "cmp2a")
 

@@ -6,8 +6,6 @@ import json
 import secrets
 import signal
 import socket
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -22,7 +20,7 @@ from openstack.config import OpenStackConfig
 from cellmove.services.session import sign_in
 from tests.lab.kit.nova import Nova, lab_session
 from tests.lab.kit.places import OUTPUTS, SERVICES, STATE, namespace
-from tests.lab.kit.program import Cellmove
+from tests.lab.kit.program import Cellmove, WithClouds
 
 pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
@@ -54,25 +52,6 @@ class Operator:
             assert self.keystone.send("PATCH", f"/users/{self.user}", body).ok
         time.sleep(1)
         forget_tokens()
-
-
-class As(Cellmove):
-    """The program, run by somebody else than the lab's own administrator."""
-
-    def __init__(self, operator: Operator, state: Path) -> None:
-        super().__init__(state)
-        self._environment["OS_CLIENT_CONFIG_FILE"] = str(operator.cloud)
-        self._environment["CELLMOVE_CONFIG"] = str(OUTPUTS / "cellmove.toml")
-
-    def start(self, *argv: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "cellmove", *argv],
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
 
 
 def good(token: str) -> bool:
@@ -136,7 +115,7 @@ def test_a_token_that_is_revoked_in_mid_move_is_renewed(
     nova.stop(server)
     earlier = operator.token()
     assert good(earlier)
-    cellmove = As(operator, tmp_path)
+    cellmove = WithClouds(tmp_path, operator.cloud)
     moving = cellmove.start("resize", server, "--to-host", "cmp2a", "--json")
     cellmove.reached("guard-server", "begun")
     moving.send_signal(signal.SIGSTOP)

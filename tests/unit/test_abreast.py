@@ -29,7 +29,9 @@ STRETCHES = [
     for number in range(len(found))
 ]
 UNDONE = [
-    each for each in STRETCHES if each.values in {("resize", 0), ("resize", 1), ("revert", 0)}
+    each
+    for each in STRETCHES
+    if each.values in {("resize", 0), ("resize", 1), ("resize", 2), ("revert", 0)}
 ]
 """Those that can be taken back whole; after the others there is no way back, or nothing left."""
 TURNS = 2
@@ -109,6 +111,7 @@ def test_all_steps_of_a_plan_are_in_its_stretches_once(tmp_path: Path, verb: Ver
     assert sorted(found, key=play.steps.index) == list(play.steps)
 
 
+@pytest.mark.no_cover  # slower by half with it, and nothing new is covered
 @pytest.mark.parametrize(("verb", "number"), STRETCHES)
 def test_whatever_the_turns_the_stretch_ends_the_same_and_never_unsafe(
     stretch: Callable[[Verb, int], Stretch], verb: Verb, number: int
@@ -123,6 +126,7 @@ def test_whatever_the_turns_the_stretch_ends_the_same_and_never_unsafe(
         assert timeless(part.play.world.snapshot()) == expected
 
 
+@pytest.mark.no_cover  # slower by half with it, and nothing new is covered
 @pytest.mark.parametrize(("verb", "number"), UNDONE)
 def test_whatever_the_turns_all_that_was_begun_is_taken_back(
     stretch: Callable[[Verb, int], Stretch], verb: Verb, number: int
@@ -214,7 +218,7 @@ def together(meeting: threading.Barrier) -> None:
 
 
 def test_lanes_run_at_the_same_time(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    meeting = threading.Barrier(2, timeout=20)
+    meeting = threading.Barrier(2, timeout=60)
     instead(monkeypatch, One, lambda: together(meeting))
     instead(monkeypatch, Three, lambda: together(meeting))
     stage.conduct()
@@ -228,7 +232,7 @@ def test_when_a_lane_fails_the_others_end_after_their_step_and_all_is_taken_back
     begun, failed = threading.Event(), threading.Event()
 
     def fail() -> None:
-        assert begun.wait(20)
+        assert begun.wait(60)
         raise StepFailed("The cable broke.")
 
     def watch(_journal: Journal, *told: Any, **more: Any) -> None:
@@ -238,7 +242,7 @@ def test_when_a_lane_fails_the_others_end_after_their_step_and_all_is_taken_back
 
     def slow() -> None:
         begun.set()
-        assert failed.wait(20)
+        assert failed.wait(60)
 
     write = Journal.write
     monkeypatch.setattr(Journal, "write", watch)
@@ -254,7 +258,7 @@ def test_when_a_lane_fails_the_others_end_after_their_step_and_all_is_taken_back
 def test_a_stop_ends_all_lanes_after_their_steps(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    meeting = threading.Barrier(2, action=stage.stop.set, timeout=20)
+    meeting = threading.Barrier(2, action=stage.stop.set, timeout=60)
     instead(monkeypatch, One, lambda: together(meeting))
     instead(monkeypatch, Three, lambda: together(meeting))
     with pytest.raises(Stopped, match="Stopped before two"):
@@ -273,7 +277,7 @@ def test_nobody_leaves_a_lane_behind_even_when_interrupted(
 
     def slow() -> None:
         os.kill(os.getpid(), signal.SIGUSR1)
-        assert interrupted.wait(20)
+        assert interrupted.wait(60)
 
     before = signal.signal(signal.SIGUSR1, interrupt)
     try:

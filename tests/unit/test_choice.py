@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from cellmove.choosing import Multipliers
-from cellmove.errors import CellmoveError, Refused
+from cellmove.errors import CellmoveError, Refused, Unreachable
 from cellmove.intake import intake_resize
 from cellmove.model import Allocations, Host
-from tests.fakes.databases import CELL1, CELL2, NEIGHBOURS, add_server, counted
+from tests.fakes.databases import CELL1, CELL2, IMAGE, NEIGHBOURS, add_server, counted
 from tests.fakes.world import ACTOR, SERVER, World
 
 OUTWARD = Multipliers(cross_cell_move_weight_multiplier=-1.0)
@@ -93,6 +93,22 @@ def test_an_aggregate_for_other_projects_is_left_out(world: World) -> None:
     assert target(world).name == "cmp2a"
 
 
+def test_a_host_for_isolated_images_is_left_out_unless_the_image_is_one(world: World) -> None:
+    node(world, "cmp2b", free_ram_mb=10**6)
+    assert target(world, Multipliers(isolated_hosts=("cmp2b",))).name == "cmp2a"
+    both = Multipliers(isolated_hosts=("cmp2a",), isolated_images=(IMAGE,))
+    assert target(world, both).name == "cmp2a"
+
+
+def test_an_aggregate_for_other_images_is_left_out(world: World) -> None:
+    node(world, "cmp2b", free_ram_mb=10**6)
+    aggregate(world, "cmp2b", os_distro="rhel")
+    with world.cells[CELL1.uuid].write() as rows:
+        own = {"instance_uuid": SERVER, "key": "image_os_distro", "value": "debian"}
+        rows.insert("instance_system_metadata", [own | {"deleted": 0}])
+    assert target(world).name == "cmp2a"
+
+
 def test_the_zone_that_was_asked_for_binds(world: World) -> None:
     (row,) = world.query("api", "SELECT spec FROM request_specs WHERE instance_uuid = ?", SERVER)
     spec = json.loads(row["spec"])
@@ -140,6 +156,31 @@ def test_an_alternate_is_taken_when_the_host_itself_speaks_against_it(world: Wor
     assert target(world).name == "cmp2b"
     world.hosts.reach("cmp2b").make_directory(SERVER)  # left of something
     assert target(world).name == "cmp2a"
+
+
+def test_a_host_that_does_not_answer_is_passed_over_and_told(world: World) -> None:
+    node(world, "cmp2b", free_ram_mb=10**6)
+    world.hosts.unreachable.add("cmp2b")
+    said: list[str] = []
+    assert target(world, remark=said.append).name == "cmp2a"
+    (text,) = said
+    assert text.startswith("cmp2b is passed over: cmp2b cannot be the target.")
+    assert "cannot be reached" in text
+
+
+def test_where_no_host_answers_each_is_told_and_nothing_is_touched(world: World) -> None:
+    world.hosts.unreachable |= {"cmp2a", "cmp2b"}
+    before = world.snapshot()
+    with pytest.raises(Refused) as caught:
+        target(world)
+    assert all(f"{host} cannot be the target." in str(caught.value) for host in ("cmp2a", "cmp2b"))
+    assert world.snapshot() == before
+
+
+def test_a_named_host_that_does_not_answer_is_no_reason_to_take_another(world: World) -> None:
+    world.hosts.unreachable.add("cmp2b")
+    with pytest.raises(Unreachable):
+        target(world, to_cell=None, to_host="cmp2b")
 
 
 def test_where_all_alternates_are_unfit_every_reason_is_told(world: World) -> None:

@@ -57,7 +57,7 @@ class Wire:
 
     def send(self, notice: Notice) -> None:
         if self._gate is not None:
-            self._gate.wait(10)
+            self._gate.wait(60)
         if len(self.sent) >= self._holds:
             raise ConnectionError("the bus is gone.")
         self.sent.append(notice)

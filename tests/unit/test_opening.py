@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
+from cellmove.cli import early
 from cellmove.config import Config, NovaConfig
-from cellmove.opening import hosts_of, storage_address
-from tests.fakes.world import World
+from cellmove.errors import Refused
+from cellmove.hosts.reach import RemoteHosts
+from cellmove.opening import Ground, begin_ground, hosts_of, storage_address
+from tests.fakes.databases import CELL1, CELL2
+from tests.fakes.world import SERVER, World
+from tests.unit.rehearsal import Rehearsal
 
 OWN = Config(nova=NovaConfig(block_storage_ips=("cmp1a=192.0.2.99", "other=2001:db8::1")))
 
@@ -36,3 +44,78 @@ def test_else_a_host_has_the_address_that_nova_knows(tmp_path: Path, host: str) 
 
 def test_nobody_is_asked_for_an_address_before_it_is_needed() -> None:
     hosts_of(OWN, {}).close()
+
+
+class Expecting:
+    """Hypervisors to which somebody wants to be let through soon."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def expect(self, *names: str) -> None:
+        self.names |= set(names)
+
+
+def foreseen(world: World, server: str, host: str | None = None) -> set[str]:
+    """The hosts to which the way is opened for this server."""
+    hosts = Expecting()
+    cloud = world.cloud
+    ids = {CELL1.id: CELL1.uuid, CELL2.id: CELL2.uuid}
+    ground = Ground(cloud.api, cloud.cells, ids, cast(RemoteHosts, hosts), lambda: None)
+    ground.foresee(server, host)
+    return hosts.names
+
+
+def test_the_way_is_opened_to_where_a_server_is_and_to_where_it_shall_come(tmp_path: Path) -> None:
+    world = World(tmp_path)
+
+    assert foreseen(world, SERVER) == {"cmp1a"}
+    assert foreseen(world, SERVER, "cmp2b") == {"cmp1a", "cmp2b"}
+
+
+def test_of_a_resized_server_the_way_is_opened_to_both_hosts(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    Rehearsal(world, "resize")
+
+    assert foreseen(world, SERVER) == {"cmp1a", "cmp2a"}
+
+
+@pytest.mark.parametrize("server", ["nobody", "9e1b2a6e-0000-4000-8000-000000000000"])
+def test_of_a_server_that_nobody_knows_nothing_is_foreseen(tmp_path: Path, server: str) -> None:
+    assert foreseen(World(tmp_path), server) == set()
+
+
+def test_a_database_that_cannot_be_used_is_told_to_who_waits_for_it() -> None:
+    ground = begin_ground(Config())  # without a URL
+
+    with pytest.raises(Refused):
+        ground()
+
+
+@pytest.fixture
+def collecting() -> Iterator[None]:
+    yield
+    gc.unfreeze()
+    gc.enable()
+
+
+@pytest.mark.usefixtures("collecting")
+def test_garbage_is_not_looked_for_before_everything_is_imported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    session: Any = object()
+    seen: list[bool] = []
+
+    def signing_in(*_: object) -> Any:
+        seen.append(gc.isenabled())
+        return lambda: session
+
+    monkeypatch.setenv("CELLMOVE_DATABASE_URL", "mysql+pymysql://nobody@nowhere/nova_api")
+    monkeypatch.setattr(early, "begin_sign_in", signing_in)
+    monkeypatch.setattr("cellmove.opening.begin_ground", lambda _config: None)
+    monkeypatch.setattr("atexit.register", lambda _call: None)
+    begun = early.begin(None)
+
+    assert begun
+    assert begun.session() is session
+    assert (seen, gc.isenabled()) == ([False], True)

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -20,6 +21,8 @@ from tests.fakes.invariants import foreign, home_cell, instances, unsafe, unsoun
 from tests.fakes.trap import When
 from tests.fakes.world import SERVER, World
 from tests.unit.rehearsal import MemoryJournal
+
+pytestmark = pytest.mark.no_cover  # slower by half with it, and nothing new is covered
 
 FAULTS: dict[str, type[BaseException]] = {
     "refused": StepFailed,

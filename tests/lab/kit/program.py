@@ -6,6 +6,7 @@ import json
 import os
 import sqlite3
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,10 +34,16 @@ class Completed:
 class Cellmove:
     """The installed program with the lab's configuration, and a journal of its own."""
 
-    def __init__(self, state: Path, environ: Mapping[str, str] | None = None) -> None:
+    program: tuple[str, ...] = (str(OUTPUTS / "cellmove"),)
+
+    def __init__(
+        self, state: Path, environ: Mapping[str, str] | None = None, group: int | None = None
+    ) -> None:
+        """`group`: the id of the process's group of users, by which its packets can be told."""
         self.journal = state / "cellmove" / "journal.db"
         own = {"XDG_STATE_HOME": str(state), "NO_COLOR": "1"}
         self._environment = {**os.environ, **own, **(environ or {})}
+        self._group = group
 
     def __call__(self, *argv: str, check: bool = True, timeout_seconds: float = 600) -> Completed:
         """Run to the end; with `check` any exit code but 0 fails the test with what was said."""
@@ -47,8 +54,9 @@ class Cellmove:
     def start(self, *argv: str) -> subprocess.Popen[str]:
         """Run in the background: to be interrupted or killed; its pid is cellmove's own."""
         return subprocess.Popen(
-            [str(OUTPUTS / "cellmove"), *argv],
+            [*self.program, *argv],
             env=self._environment,
+            group=self._group,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -66,10 +74,21 @@ class Cellmove:
             raise AssertionError(f"cellmove did not end: {stdout}{stderr}") from None
         return Completed(process.returncode, stdout, stderr)
 
-    def reached(self, step: str, mark: str, timeout_seconds: float = 120) -> None:
-        """Wait until a move under way has this mark at this step: the moment to disturb it."""
+    def reached(
+        self,
+        step: str,
+        mark: str,
+        timeout_seconds: float = 120,
+        moving: subprocess.Popen[str] | None = None,
+    ) -> None:
+        """Wait until a move under way has this mark at this step: the moment to disturb it.
+
+        `moving` is the process that goes there: nobody waits for one that has ended before.
+        """
         deadline = time.monotonic() + timeout_seconds
         while (step, mark) not in self.marks():
+            if moving is not None and moving.poll() is not None:
+                pytest.fail(f"{step} was not {mark} before the end: {self.wait(moving)}")
             if time.monotonic() > deadline:
                 pytest.fail(f"{step} was not {mark} in {timeout_seconds:.0f} s: {self.marks()}")
             time.sleep(0.005)
@@ -85,3 +104,13 @@ class Cellmove:
             return []
         finally:
             database.close()
+
+
+class WithClouds(Cellmove):
+    """The program with another clouds.yaml than the lab's, which the lab's wrapper would name."""
+
+    program = (sys.executable, "-m", "cellmove")
+
+    def __init__(self, state: Path, clouds: Path) -> None:
+        files = {"OS_CLIENT_CONFIG_FILE": clouds, "CELLMOVE_CONFIG": OUTPUTS / "cellmove.toml"}
+        super().__init__(state, {name: str(path) for name, path in files.items()})

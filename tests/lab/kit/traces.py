@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import datetime
 import json
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.lab.kit.guest import INSTANCES
-from tests.lab.kit.places import HYPERVISORS, host_run, sql
+from tests.lab.kit.places import HYPERVISORS, STATE, host_run, sql
 
 CELLS = {"cell1": "nova_cell1", "cell2": "nova_cell2"}
 """Server of the lab -> its schema."""
@@ -30,8 +31,11 @@ OF_THE_SERVICES = {
 network cache, which nova-compute fetches anew whenever Neutron says a word and once a minute."""
 QUIET_SECONDS = 8
 SETTLING_SECONDS = 120
-AUDIT_SECONDS = 60
-"""nova-compute counts what its servers take once a minute."""
+AUDITED = "GET /resource_providers/{provider}/allocations"
+"""What nova-compute asks Placement whenever it counts what its servers take: once a minute, and
+when it builds or deletes one (nova 26: compute/resource_tracker.py:_update_to_placement)."""
+RECORDED_SECONDS = 5
+"""From that question until the count has been written, and more."""
 
 
 def columns(server: str, schema: str) -> dict[str, list[str]]:
@@ -124,11 +128,16 @@ def content(host: str, server: str) -> str:
 def wait_counted(cell: str, host: str, since: float, timeout_seconds: float = 150) -> None:
     """Wait until nova-compute of this host has counted its servers since then, and rightly.
 
-    It counts them once a minute and writes only what has changed, so `updated_at` tells nothing:
-    what stands a whole period later is what it counted.
+    It writes only what has changed, so `updated_at` tells nothing; Placement's log tells when it
+    counts. What it has seen may be a little older than what it asks there. Nothing may be built
+    or deleted on the host meanwhile: nova-compute asks the same then.
     """
-    time.sleep(max(0.0, since + 1.25 * AUDIT_SECONDS - time.time()))
     deadline = time.monotonic() + timeout_seconds
+    while _audited_at(cell, host) < since + RECORDED_SECONDS:
+        if time.monotonic() > deadline:
+            pytest.fail(f"nova-compute on {host} has not counted its servers")
+        time.sleep(1)
+    time.sleep(RECORDED_SECONDS)
     while True:
         taken, counted = usage(cell, host)
         if taken == counted:
@@ -136,6 +145,18 @@ def wait_counted(cell: str, host: str, since: float, timeout_seconds: float = 15
         if time.monotonic() > deadline:
             pytest.fail(f"servers take {taken} on {host}, nova-compute counts {counted}")
         time.sleep(1)
+
+
+def _audited_at(cell: str, host: str) -> float:
+    """When nova-compute of this host last counted: epoch seconds; 0 when it never has."""
+    query = f"SELECT uuid, host_ip FROM compute_nodes WHERE host = '{host}' AND deleted = 0"
+    ((provider, address),) = sql(f"{cell}.{CELLS[cell]}", query)
+    asked = f'{address} "{AUDITED.format(provider=provider)}"'
+    with (STATE / "log" / "placement.log").open(errors="replace") as log:
+        found = [line for line in log if asked in line]
+    if not found:
+        return 0.0
+    return datetime.datetime.fromisoformat(found[-1][:23]).timestamp()
 
 
 def usage(cell: str, host: str) -> tuple[list[int], list[int]]:

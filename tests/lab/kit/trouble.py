@@ -17,11 +17,12 @@ DENIAL = "/etc/sudoers.d/zz_denied"
 
 @contextmanager
 def sudo_denied(host: str, program: str, server: str) -> Iterator[None]:
-    """Cellmove's account may not run this program as nova for this server's files.
+    """Cellmove's account may not run this program as nova for the copy of this server's root disk.
 
-    Of sudo's rules the last one counts.
+    Its base, which the same program reads and writes, is elsewhere. Of sudo's rules the last one
+    counts.
     """
-    rule, path = f"cellmove ALL=(nova) !{program} *{server}*", f"{DENIAL}-{server}"
+    rule, path = f"cellmove ALL=(nova) !{program} */{server}/disk.cellmove*", f"{DENIAL}-{server}"
     host_run(host, ["sh", "-c", 'umask 0337 && echo "$1" > "$2"', "sh", rule, path])
     try:
         yield

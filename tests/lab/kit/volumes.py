@@ -43,12 +43,16 @@ class Volumes:
 
     def make(self, kind: str = "nfs", **wish: Any) -> str:
         """Make a volume of this type; `wish` is whatever else Cinder's API takes."""
+        volume = self.ask(kind, **wish)
+        self.wait_status(volume, "available")
+        return volume
+
+    def ask(self, kind: str = "nfs", **wish: Any) -> str:
+        """Like `make`, and do not wait until it is there."""
         body = {"size": 1, "name": f"lent-{uuid.uuid4().hex[:8]}", "volume_type": kind, **wish}
         answer = self._cinder.send("POST", "/volumes", {"volume": body})
         assert answer.ok, answer.message
-        volume = str(answer.body["volume"]["id"])
-        self.wait_status(volume, "available")
-        return volume
+        return str(answer.body["volume"]["id"])
 
     def delete(self, volume: str) -> None:
         """Delete a volume that no server has any more; twice is once."""
@@ -154,11 +158,16 @@ def records_found(guest: GuestWatch, host: str, volumes: set[str]) -> dict[str, 
     return {volume: found[volume[:SERIAL_LENGTH]] for volume in volumes}
 
 
-def from_image(nova: Nova, *, delete_on_termination: bool = True) -> dict[str, Any]:
-    """What `Nova.boot` wants for a server whose root disk is a volume made of the image."""
+def from_image(
+    nova: Nova, image: str | None = None, *, delete_on_termination: bool = True
+) -> dict[str, Any]:
+    """What `Nova.boot` wants for a server whose root disk is a volume made of an image.
+
+    Without `image` it is the one whose guest tells what it sees.
+    """
     root = {
         "boot_index": 0,
-        "uuid": nova.image("tiny"),
+        "uuid": image or nova.image("tiny"),
         "source_type": "image",
         "destination_type": "volume",
         "volume_size": 2,

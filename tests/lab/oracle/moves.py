@@ -18,7 +18,6 @@ from cellmove.opening import OpenCloud, open_cloud
 from cellmove.plan import plan
 from cellmove.services.session import Session
 from cellmove.steps.base import Step
-from tests.lab.kit.guest import GuestWatch
 from tests.lab.kit.nova import MICROVERSION, Nova
 from tests.lab.kit.places import sql
 from tests.lab.oracle.checkpoints import CHECKPOINTS, Course, State
@@ -51,9 +50,6 @@ class Server:
 
     uuid: str
     words: Words
-    guest: GuestWatch
-    since: float
-    """When its guest was last made to start, or earlier; epoch seconds."""
     course: Course | None = None
 
     def state(self, dump: Dump) -> State:
@@ -76,8 +72,12 @@ class Found:
 class Rivals:
     """Two servers that differ in nothing but their names, one for nova and one for cellmove."""
 
-    def __init__(self, config: Config, owner: Nova, operator: Session, folder: Path) -> None:
+    def __init__(
+        self, config: Config, owner: Nova, operator: Session, image: str, folder: Path
+    ) -> None:
+        """`image`: of guests that do nothing; a record does not tell what a guest computes."""
         self._config = config
+        self._image = image
         self._owner = owner
         self._compute = operator.service("compute", MICROVERSION)
         self._nova = Nova(operator)
@@ -93,7 +93,7 @@ class Rivals:
         for server in both:
             self._switch(server, on=leg.running)
         for server in both:
-            self._make_ready(server, running=leg.running)
+            self._make_ready(server)
         found = Found()
         for verb in ("resize", leg.end):
             self._go_by_cellmove(leg, verb, found)
@@ -106,8 +106,7 @@ class Rivals:
 
     def _boot(self, name: str) -> Server:
         _free_the_next_ec2_id()
-        since = time.time()
-        wish = {"tags": ["oracle"], "user_data": "b3JhY2xl"}
+        wish = {"imageRef": self._image, "tags": ["oracle"], "user_data": "b3JhY2xl"}
         metadata = {"purpose": "oracle"}
         server = self._owner.boot(name, SOURCE, metadata=metadata, more=wish)
         (port,) = self._owner.ports(server)
@@ -124,19 +123,16 @@ class Rivals:
         dump = self.records.settled(server)
         (ec2,) = dump["source"]["instance_id_mappings"]
         words = Words(known, ec2["id"], self.records.cells, now())
-        return Server(server, words, GuestWatch(server, port["mac_address"]), since)
+        return Server(server, words)
 
     def _switch(self, server: Server, *, on: bool) -> None:
         stopped = self._owner.status(server.uuid) == "SHUTOFF"
         if on and stopped:
-            server.since = time.time()
             self._owner.start(server.uuid)
         elif not on and not stopped:
             self._owner.stop(server.uuid)
 
-    def _make_ready(self, server: Server, *, running: bool) -> None:
-        if running:
-            server.guest.wait_ready(SOURCE, server.since)
+    def _make_ready(self, server: Server) -> None:
         dump = self.records.settled(server.uuid)
         time.sleep(1)  # times are in whole seconds: what follows is later than all that was
         server.words.begun = now()
@@ -148,9 +144,6 @@ class Rivals:
 
     def _go_by_cellmove(self, leg: Leg, verb: Verb, found: Found) -> None:
         server = self.by_cellmove
-        if verb == "revert" and leg.running:
-            server.guest.wait_ready(TARGET, server.since)  # or it does not obey the power button
-        server.since = time.time()
         after = self._conducted(leg, verb, server.uuid)
         settled = self.records.settled(server.uuid)
         for checkpoint in CHECKPOINTS[verb]:
@@ -182,7 +175,6 @@ class Rivals:
 
     def _go_by_nova(self, leg: Leg, verb: Verb, found: Found) -> None:
         server = self.by_nova
-        server.since = time.time()
         with self.records.sampled(server.uuid) as samples:
             if verb == "confirm":
                 self._nova.confirm(server.uuid)

@@ -67,6 +67,29 @@ AGGREGATE = "aggregate_instance_extra_specs__disk"
         ),
         ("image", {}, {"image": {"hw_architecture": "aarch64"}}),
         ("image", {"supports": ()}, {"image": {"hw_vm_mode": "hvm"}}),
+        (
+            "version",
+            {"capabilities": {"hypervisor_version": 7002010}},
+            {"image": {"img_hv_requested_version": ">=6.0, <7.2.10"}},
+        ),
+        (
+            "version",
+            {"capabilities": {"hypervisor_version": 7002000}},
+            {"image": {"img_hv_requested_version": "new"}},
+        ),
+        (
+            "image-aggregate",
+            {"aggregates": (Aggregate("a", {"os_distro": "rhel, sles"}),)},
+            {"image": {"os_distro": "debian"}},
+        ),
+        ("trait-aggregate", {"aggregates": (Aggregate("a", {"trait:HW_GPU": "required"}),)}, {}),
+        (
+            "trait-aggregate",
+            {"aggregates": (Aggregate("a", {"trait:HW_GPU": "required"}),)},
+            {"image": {"trait:HW_GPU": "forbidden"}},
+        ),
+        ("isolated", {"isolated": True}, {}),
+        ("isolated", {}, {"isolated": True}),
         ("group", {}, {"group_policy": "anti-affinity", "group_hosts": {"2a": 1}}),
         ("group", {}, {"group_policy": "affinity", "group_hosts": {"1b": 1}}),
     ],
@@ -100,6 +123,37 @@ def test_a_host_is_dropped_by_the_filter_that_speaks_against_it(
             {"flavor": flavor(capabilities__cpu_info__arch="x86_64")},
         ),
         ({}, {"image": {"hw_architecture": "x86_64", "img_hv_type": "KVM"}}),
+        (
+            {"capabilities": {"hypervisor_version": 7002010}},
+            {"image": {"img_hv_requested_version": ">=6.0, !=7.2, <8.0"}},
+        ),
+        # nova passes a host that tells no version.
+        ({}, {"image": {"img_hv_requested_version": ">=6.0"}}),
+        (
+            {"aggregates": (Aggregate("a", {"os_distro": "rhel"}), Aggregate("b"))},
+            {"image": {"os_distro": "RHEL"}},
+        ),
+        (
+            {
+                "aggregates": tuple(
+                    Aggregate(each, {"os_distro": each}) for each in ("rhel", "sles")
+                )
+            },
+            {"image": {"os_distro": "sles"}},
+        ),
+        ({"aggregates": (Aggregate("a", {"os_distro": "rhel"}),)}, {}),
+        # No property of an image in nova's eyes: the word is somebody's own.
+        ({"aggregates": (Aggregate("a", {"min_disk": "9"}),)}, {"image": {"min_disk": "1"}}),
+        (
+            {"aggregates": (Aggregate("a", {"trait:HW_GPU": "required"}),)},
+            {"flavor": flavor(trait__HW_GPU="required")},
+        ),
+        (
+            {"aggregates": (Aggregate("a", {"trait:HW_GPU": "required"}),)},
+            {"flavor": flavor(trait1__HW_GPU="required")},
+        ),
+        ({"aggregates": (Aggregate("a", {"trait:HW_GPU": "forbidden"}),)}, {}),
+        ({"isolated": True}, {"isolated": True}),
         (
             {},
             {"group_policy": "anti-affinity", "group_hosts": {"2a": 1}, "group_limit": 2},

@@ -134,6 +134,15 @@ def test_confirmed_servers_leave_nothing_behind(terminal: Terminal) -> None:
     assert "wait to be confirmed" not in ran.out
 
 
+def test_of_a_long_journal_the_newest_moves_can_be_listed_alone(terminal: Terminal) -> None:
+    terminal.type(*DRAIN, "--yes", "--confirm-after", "0s")
+    assert [each["number"] for each in terminal.type("moves", "--json").json["moves"]] == [1, 2]
+    (newest,) = terminal.type("moves", "--last", "1", "--json").json["moves"]
+    assert (newest["number"], newest["verb"]) == (2, "confirm")
+    assert "Moves 1 to 1 are not shown." in terminal.type("moves", "--last", "1").out
+    assert "not shown" not in terminal.type("moves", "--last", "9").out
+
+
 def test_the_rate_is_shared_by_the_workers(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,7 @@ from cellmove.draining.window import Window
 from cellmove.draining.wishes import Limit
 from cellmove.errors import StepFailed
 from cellmove.interrupts import Interrupts
-from cellmove.journal import Journal, Turn
+from cellmove.journal import Journal, Mark, Turn
 from cellmove.steps.base import Step
 from cellmove.steps.disks import CopyDisks, MakeTargetDirectory
 from tests.unit.draining.town import Town, bury
@@ -94,6 +94,33 @@ def test_one_that_fails_unfelt_lands_on_the_alternate(
     assert any("Now trying cmp2b." in each.note for each in here.heard)
 
 
+def test_a_host_that_does_not_answer_is_passed_over_and_told_with_the_result(
+    town: Made, journal: Journal
+) -> None:
+    here = town(1)
+    here.world.hosts.unreachable.add("cmp2a")
+    (done,) = here.run(journal)["done"]
+    assert done.target is not None
+    assert done.target.name == "cmp2b"
+    assert "cmp2a is passed over: cmp2a cannot be the target." in done.note
+    assert any(each.note == done.note for each in here.heard if each.kind == "note")
+    (turn,) = journal.turns(1)
+    assert turn.note == done.note
+
+
+def test_what_is_kept_of_a_failure_holds_nothing_of_the_cloud(
+    town: Made, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = town(1)
+    here.add("farm-paused", "cmp1a", vm_state="paused", task_state="rebooting")
+    fail_on(monkeypatch, CopyDisks, lambda _move: True)
+    outcomes = [each for ended in here.run(journal).values() for each in ended]
+    errors = [each.error for each in outcomes if each.error]
+    assert len(errors) == 2
+    for error in (*errors, *(each for it in errors for each in getattr(it, "reasons", ()))):
+        assert (error.__traceback__, error.__cause__, error.__context__) == (None, None, None)
+
+
 def test_one_that_fails_for_good_is_at_home_and_told_with_every_host(
     town: Made, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,6 +131,7 @@ def test_one_that_fails_for_good_is_at_home_and_told_with_every_host(
     (failed,) = ended["failed"]
     assert failed.server == first
     assert "All of 2 hosts failed" in str(failed.error)
+    assert journal.failures(1) == 1
     assert here.wrong(first, "cell1") == []
     assert len(ended["done"]) == 2
 
@@ -143,7 +171,9 @@ def test_asked_to_stop_the_steps_under_way_are_finished_and_a_later_run_goes_on(
         (stopped,) = drain.run()
     assert (stopped.kind, drain.stopped) == ("stopped", True)
     (entry,) = journal.entries(only_open=True)
-    assert entry.events[-1].step == MakeTargetDirectory.name
+    marks = {event.step: event.mark for event in entry.events}
+    assert marks[MakeTargetDirectory.name] is Mark.DONE
+    assert set(marks.values()) == {Mark.DONE}
     assert len(here.run(journal)["done"]) == 2
     assert [here.wrong(server) for server in here.servers] == [[]] * 2
 
@@ -202,7 +232,7 @@ def test_two_conductors_share_a_drain_and_no_server_is_moved_twice(
     for thread in threads:
         thread.join()
     moved = [
-        {each.server for each in drain.outcomes if each.kind == "done" and each.move}
+        {each.server for each in drain.outcomes if each.kind == "done" and each.target}
         for drain in drains
     ]
     assert moved[0] | moved[1] == set(here.servers)
@@ -329,10 +359,10 @@ def test_a_defect_in_one_keeps_no_other_back(
     drain = here.drain(journal)
     intake = type(drain.work)._intake
 
-    def intake_with_a_bug(self: Any, opened: Any, task: Any, without: Any = ()) -> Any:
+    def intake_with_a_bug(self: Any, opened: Any, task: Any, *more: Any) -> Any:
         if task.server == here.servers[0]:
             raise RuntimeError("a bug")
-        return intake(self, opened, task, without)
+        return intake(self, opened, task, *more)
 
     monkeypatch.setattr(type(drain.work), "_intake", intake_with_a_bug)
     outcomes = {each.server: each for each in drain.run()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ ERROR = Refused("It cannot be moved.", "It is paused.", "Unpause it.")
 RESIDENT = Resident("s1", "web-9", "p", "cmp1a", "c1", "2026-11-22", 2)
 FOUND = Found((RESIDENT,), (), (Waiting("s2", "web-2", "cmp1a", None),), (RESIDENT,))
 EMPTY = Found((), (), (), ())
-DONE = Outcome("done", MOVE.server, MOVE.name, MOVE, 1)
+DONE = Outcome("done", MOVE.server, MOVE.name, MOVE.source, MOVE.target, 1)
 LEFT = Outcome("left", "s1", "web-9", error=ERROR)
 BEGUN = Happening("begun", MOVE.server, "web-1", MOVE.source, MOVE.target, 7, steps=42)
 STEP = Happening(
@@ -62,7 +63,11 @@ def test_every_key_of_a_document_is_documented(title: str, document: Any) -> Non
         ([DONE], {}, Exit.DONE),
         ([DONE, LEFT], {}, Exit.SOME_FAILED),
         ([LEFT], {}, Exit.REFUSED),
-        ([Outcome("failed", "s", "web", MOVE, 7, StepFailed("It broke."))], {}, Exit.SOME_FAILED),
+        (
+            [Outcome("failed", "s", "web", number=7, error=StepFailed("It broke."))],
+            {},
+            Exit.SOME_FAILED,
+        ),
         ([Outcome("failed", "s", "web", error=StepFailed("It is away."))], {}, Exit.REFUSED),
         ([DONE], {"stopped": True}, Exit.STOPPED),
         ([DONE], {"given_up": "Too many failed."}, Exit.SOME_FAILED),
@@ -84,6 +89,17 @@ def test_nothing_is_retired_while_somebody_waits_or_lives_there() -> None:
 def test_cordoned_hosts_that_are_not_empty_can_be_opened_again() -> None:
     commands = Drained(SCOPE, 1, [], FOUND, cordoned=["cmp1a"]).next_commands()
     assert "openstack compute service set --enable cmp1a nova-compute" in commands
+    stopped = Drained(SCOPE, 1, [], FOUND, stopped=True, cordoned=["cmp1a"]).next_commands()
+    assert stopped[-1] == "openstack compute service set --enable cmp1a nova-compute"
+
+
+def test_those_that_are_still_to_move_are_named_but_no_more_than_ten() -> None:
+    wanted = tuple(replace(RESIDENT, name=f"web-{number}") for number in range(12))
+    console = Console(file=io.StringIO(), width=400)
+    with console.capture() as taken:
+        Drained(SCOPE, 1, [], replace(FOUND, wanted=wanted)).print(console)
+    assert "12 still to move (web-0, web-1, " in taken.get()
+    assert "web-9, and 2 more)" in taken.get()
 
 
 def test_off_a_terminal_each_event_is_a_line() -> None:
@@ -158,8 +174,13 @@ class Compute:
 
     def get(self, _path: str, **_query: str) -> Answer:
         services = [
-            {"id": f"id-{host}", "host": host, "status": status}
-            for host, status in (("cmp1a", "enabled"), ("cmp1b", "disabled"), ("cmp2a", "enabled"))
+            {"id": f"id-{host}", "host": host, "status": status, "disabled_reason": reason}
+            for host, status, reason in (
+                ("cmp1a", "enabled", None),
+                ("cmp1b", "disabled", "broken fan"),
+                ("cmp1c", "disabled", "cellmove drain 2"),
+                ("cmp2a", "enabled", None),
+            )
         ]
         return Answer(200, {"services": services})
 
@@ -170,6 +191,6 @@ class Compute:
 
 def test_a_cordon_disables_the_hosts_that_nobody_else_has_disabled() -> None:
     compute: Any = Compute()
-    assert cordon(compute, ["cmp1a", "cmp1b"], "cellmove drain 3") == ["cmp1a"]
+    assert cordon(compute, ["cmp1a", "cmp1b", "cmp1c", "cmp1d"], 3) == ["cmp1a", "cmp1c"]
     disabled = {"status": "disabled", "disabled_reason": "cellmove drain 3"}
     assert compute.sent == [("PUT", "/os-services/id-cmp1a", disabled)]

@@ -13,8 +13,9 @@ from typing import Any
 from cellmove.draining.happenings import Happening, Outcome
 from cellmove.draining.run import Drain
 from cellmove.draining.scope import Found, Scope, look, scope_of
+from cellmove.draining.tools import Holds, Tools
 from cellmove.draining.wishes import Terms, Wishes
-from cellmove.draining.work import Holds, Tools, Work
+from cellmove.draining.work import Work
 from cellmove.interrupts import Interrupts
 from cellmove.journal import Journal
 from cellmove.model import Transfer
@@ -68,7 +69,7 @@ class Town:
     def look(self, journal: Journal, wishes: Wishes) -> tuple[Scope, Found]:
         """What a drain would begin with."""
         scope = scope_of(self.world.cloud, wishes)
-        return scope, look(self.world.cloud, scope, wishes, journal.entries())
+        return scope, look(self.world.cloud, scope, wishes, journal.entries(brief=True))
 
     def drain(
         self,

@@ -62,17 +62,12 @@ def server_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]
     for key in ("host_key", "user_key"):
         command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(directory / key)]
         subprocess.run(command, check=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)  # sshd of root wants it.
-    (directory / "port").write_text(str(port))
-    (directory / "sshd_config").write_text(SSHD.format(port=port, directory=directory))
-    log = directory / "log"
-    command = ["/usr/sbin/sshd", "-D", "-f", str(directory / "sshd_config"), "-E", str(log)]
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
-        _wait_until_it_listens(port)
+    process = _started(directory)
+    while process is None:  # somebody else was quicker to take the port
+        process = _started(directory)
+    with process:
         yield directory
         process.terminate()
 
@@ -105,13 +100,25 @@ def acquainted(server_directory: Path, directory: Path) -> Sshd:
     return found
 
 
-def _wait_until_it_listens(port: int) -> None:
-    for _ in range(200):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
+def _started(directory: Path) -> subprocess.Popen[bytes] | None:
+    """An sshd that listens at a port that was free; None: it is not free any more."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    (directory / "port").write_text(str(port))
+    (directory / "sshd_config").write_text(SSHD.format(port=port, directory=directory))
+    log = directory / "log"
+    command = ["/usr/sbin/sshd", "-D", "-f", str(directory / "sshd_config"), "-E", str(log)]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not log.exists() or f"Server listening on 127.0.0.1 port {port}." not in log.read_text():
+        if process.poll() is not None:
+            said = log.read_text()
+            assert "Address already in use" in said, said
+            return None
+        assert time.monotonic() < deadline, "sshd does not listen"
         time.sleep(0.05)
-    pytest.fail("sshd does not listen")
+    return process
 
 
 def is_alive(pid: int) -> bool:

@@ -114,3 +114,18 @@ def test_a_guest_that_goes_meanwhile_is_no_error_and_others_are(code: int) -> No
 )
 def test_only_a_file_system_known_as_local_is_one_hosts_own(printed: str, shared: bool) -> None:
     assert inventory.is_shared(printed) is shared
+
+
+@pytest.mark.parametrize(
+    ("mounted", "place"),
+    [
+        ("nas:/nova nfs4", "nas:/nova nfs4"),
+        ("mon1,mon2:/ ceph", "mon1,mon2:/ ceph"),
+        ("nas:/vol fuse.glusterfs", "nas:/vol fuse.glusterfs"),
+        ("/dev/mapper/vg-nova ext4", ""),
+        ("/dev/sda1 bcachefs", ""),
+        ("overlay overlay", ""),
+    ],
+)
+def test_what_hosts_may_share_is_told_by_what_is_mounted(mounted: str, place: str) -> None:
+    assert inventory.shared_place(f"Filesystem Type\n{mounted}\n") == place

@@ -28,7 +28,7 @@ def sleeper(note: Path) -> list[str]:
 
 
 def noted(note: Path) -> int:
-    for _ in range(200):
+    for _ in range(1200):
         if note.exists() and (text := note.read_text().strip()):
             return int(text)
         time.sleep(0.05)
@@ -82,7 +82,7 @@ def test_the_line_that_was_got_ready_is_the_next_commands(
     opened = counted(shell, monkeypatch)
     shell.get_ready()
 
-    assert shell.run(["echo", "hello"], timeout_seconds=5).stdout == "hello\n"
+    assert shell.run(["echo", "hello"], timeout_seconds=60).stdout == "hello\n"
     assert len(opened) == 1
 
 
@@ -91,7 +91,7 @@ def test_commands_at_the_same_time_do_not_wait_for_each_other(shell: Shell, tmp_
 
     def meet(mine: str, others: str) -> str:
         wait = f"touch {tmp_path}/{mine}; while [ ! -e {tmp_path}/{others} ]; do sleep 0.1; done"
-        return shell.run(["sh", "-c", f"{wait}; echo {mine}"], timeout_seconds=20).stdout
+        return shell.run(["sh", "-c", f"{wait}; echo {mine}"], timeout_seconds=60).stdout
 
     with ThreadPoolExecutor(2) as pool:
         assert list(pool.map(meet, ("a", "b"), ("b", "a"))) == ["a\n", "b\n"]
@@ -188,7 +188,7 @@ def test_a_command_ends_when_we_do(sshd: Sshd, tmp_path: Path, how: int) -> None
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         pid = noted(tmp_path / "pid")
         process.send_signal(how)
-        process.wait(20)
+        process.wait(60)
 
     assert ends_soon(pid)
 

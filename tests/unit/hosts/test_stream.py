@@ -436,7 +436,7 @@ def servers(directory: Path) -> list[int]:
 
 
 def wait_for_server(directory: Path) -> list[int]:
-    for _ in range(200):
+    for _ in range(1200):
         if (found := servers(directory)) and any(directory.glob("*.sock")):
             return found
         time.sleep(0.05)
@@ -493,3 +493,89 @@ def tell_backwards(wire: Wire, content: bytes, cookie: int, start: int, length: 
 def chunk(wire: Wire, cookie: int, kind: int, data: bytes, *, last: bool = False) -> None:
     wire.write(struct.pack(">IHHQI", stream.STRUCTURED_REPLY, last, kind, cookie, len(data)))
     wire.write(data)
+
+
+def based(directory: Path, image: Path) -> tuple[list[str], list[str], Path]:
+    """Commands to send what `images.overlay` made without its base, and to receive it."""
+    base = image.with_name("base")
+    below = directory / "below.sock"
+    served = server(base, "raw", below, read_only=True)
+    sends = Ends(directory, image, "qcow2").reads
+    target = make(directory / "target", "qcow2", 24 * MIB + 4096, base)
+    where = directory / "receive.sock"
+    writes = server(target, "qcow2", where, read_only=False)
+    receives = far_program("stream.py", "receive", "20", "0", "", "", str(where), *writes)
+    return [*sends, "--base", str(below), *served], list(receives), target
+
+
+def test_over_a_base_only_what_differs_travels_and_both_ends_hash_all(
+    tmp_path: Path, disk: Path, whole: bytes
+) -> None:
+    sends, receives, target = based(tmp_path, disk)
+
+    read = sent(sends)
+    written = received(receives, read.stdout)
+
+    assert (read.returncode, written.returncode) == (0, 0), read.stderr + written.stderr
+    assert same_content(disk, target)
+    assert fact(read, "hash") == fact(written, "hash") == _hash_in(whole)
+    pieces = [offset for offset, length in offsets_of_data(read.stdout) if length]
+    assert pieces == [2496 * 1024, 24 * MIB]  # what was written with 3, with 4
+    assert int(fact(read, "sent")) == (64 << 10) + 4096
+    assert list(tmp_path.glob("*.sock")) == []
+
+
+def test_a_receiver_with_another_base_is_found_out(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    sends, receives, _ = based(tmp_path, overlay(tmp_path / "disk"))
+    read = sent(sends)
+    edit(tmp_path / "disk" / "base", "raw", "write -P 6 22M 4k")
+
+    written = received(receives, read.stdout)
+
+    assert written.returncode == 1
+    assert b"the content differs" in written.stderr
+
+
+def test_a_disk_may_be_larger_or_smaller_than_its_base(tmp_path: Path) -> None:
+    base = make(tmp_path / "base", "raw", 3 * MIB + 512)
+    edit(base, "raw", "write -P 1 0 3M", "write -P 2 3M 512")
+    for size_bytes, change in ((9 * MIB, "write -P 3 8M 4k"), (2 * MIB, "write -P 3 1M 4k")):
+        directory = tmp_path / str(size_bytes)
+        directory.mkdir()
+        image = make(directory / "image", "qcow2", size_bytes, base)
+        edit(image, "qcow2", change)
+        below, where = directory / "below.sock", directory / "receive.sock"
+        sends = [*Ends(directory, image, "qcow2").reads, "--base", str(below)]
+        read = sent([*sends, *server(base, "raw", below, read_only=True)])
+        target = make(directory / "target", "qcow2", size_bytes, base)
+        writes = server(target, "qcow2", where, read_only=False)
+        receives = far_program("stream.py", "receive", "20", "0", "", "", str(where), *writes)
+        done = received(list(receives), read.stdout)
+        assert (read.returncode, done.returncode) == (0, 0), read.stderr + done.stderr
+        assert same_content(image, target)
+        assert int(fact(read, "sent")) == 64 << 10
+
+
+def test_a_disk_can_be_hashed_where_it_is(tmp_path: Path, disk: Path, whole: bytes) -> None:
+    served = server(disk, "qcow2", tmp_path / "s", read_only=True)
+    how = ("hash", "20", "0", "", "", str(tmp_path / "s"))
+    done = received([*far_program("stream.py", *how), *served], b"")
+    assert done.returncode == 0
+    assert fact(done, "hash") == _hash_in(whole)
+
+
+def offsets_of_data(data: bytes) -> list[tuple[int, int]]:
+    """Frames of a stream with zeros in it that carry data."""
+    position, found = len(stream.MAGIC) + stream.HEAD.size, []
+    while position < len(data):
+        offset, length = stream.FRAME.unpack_from(data, position)
+        carries = offset == stream.END or not offset & stream.ZERO
+        position += stream.FRAME.size + (length if carries else 0)
+        if carries and offset != stream.END:
+            found.append((offset, length))
+    return found
+
+
+def _hash_in(data: bytes) -> str:
+    return data[-64:].decode()

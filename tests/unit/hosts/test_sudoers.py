@@ -21,6 +21,10 @@ PORT = Port("aaaaaaaa-bbcc-4ddd-8eee-ffffffffffff", "fa:16:3e:00:00:01", "cmp1a"
 HERE = LAYOUT.directory(SERVER)
 DISK, HALF = LAYOUT.disk(SERVER, "disk"), LAYOUT.half(SERVER, "disk")
 SOCKET = LAYOUT.socket(SERVER, "disk")
+BASE = LAYOUT.base("0123456789abcdef0123456789abcdef01234567")
+KEPT = LAYOUT.kept(SERVER, BASE.rpartition("/")[2])
+BASE_HALF = LAYOUT.half(SERVER, disks.BASE)
+BASE_SOCKET = LAYOUT.socket(SERVER, disks.BASE)
 NVRAM = f"{firmware.DIRECTORY}/instance-0000000a_VARS.fd"
 NFS = {"data": {"export": "192.0.2.1:/srv/volumes", "options": "-o vers=4.2"}}
 MOUNT_POINT = connect.mount_path("/var/lib/nova/mnt", NFS)
@@ -51,8 +55,19 @@ AS_NOVA = {
         DISK, "qcow2", SOCKET, read_only=True, bitmap="cellmove-0123abcd-12"
     ),
     "serve an image": disks.image_server(HALF, "raw", SOCKET, read_only=False),
+    "see what a half lies on": disks.image_info(HALF, "qcow2", chain=False),
+    "make an image on a base": disks.image_create(HALF, "qcow2", 1 << 40, BASE),
+    "look for a base": disks.is_file(BASE),
+    "look at a base": disks.image_info(BASE, "raw"),
+    "serve a base": disks.image_server(BASE, "raw", BASE_SOCKET, read_only=True),
+    "make the cache": disks.make_directory(LAYOUT.cache),
+    "keep a base": disks.keep_base(BASE_HALF, BASE),
+    "delete a base": disks.remove(BASE),
+    "delete the link to a base": disks.remove(KEPT),
 }
 AS_ROOT = {
+    "link a base": disks.link(BASE, KEPT),
+    "put a base back": disks.link(KEPT, BASE),
     "mount": connect.mount(NFS, MOUNT_POINT, "hard,timeo=600"),
     "mount as it is": connect.mount({"data": {"export": "[2001:db8::1]:/"}}, MOUNT_POINT, ""),
     "name the initiator": connect.initiator(),
@@ -104,6 +119,12 @@ REFUSED = {
         "backup-1",
     ),
     "adding a bitmap": ("/usr/bin/qemu-img", "bitmap", "--add", DISK, "cellmove-0123abcd-1"),
+    "a base that is written": disks.image_server(BASE, "raw", BASE_SOCKET, read_only=False),
+    "a base of another format": disks.image_server(BASE, "qcow2", BASE_SOCKET, read_only=True),
+    "a base over another": ("/usr/bin/mv", "-T", HALF, BASE),
+    "the whole cache": disks.remove(f"{LAYOUT.cache}/*"),
+    "a link to any file": disks.link("/etc/shadow", KEPT),
+    "a disk on any file": disks.image_create(HALF, "qcow2", 1 << 40, "/etc/shadow"),
     "another socket": disks.image_server(DISK, "qcow2", "/tmp/x.sock", read_only=True),
     "a TCP port": ("/usr/bin/qemu-nbd", "--port=10809", DISK),
     "another bridge": switch.unplug("br-ex", PORT),

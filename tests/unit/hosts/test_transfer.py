@@ -13,8 +13,8 @@ import pytest
 from cellmove.errors import StepFailed
 from cellmove.hosts.transfer import End, Masters, Pace, carry, configuration
 from tests.unit.hosts.conftest import Sshd, ends_soon
-from tests.unit.hosts.images import MIB, edit, make, overlay, same_content, server
-from tests.unit.hosts.test_stream import big, servers, wait_for_server
+from tests.unit.hosts.images import MIB, make, overlay, same_content, server
+from tests.unit.hosts.test_stream import big, servers
 
 
 def end(host: str, image: Path, image_format: str, *, read_only: bool) -> End:
@@ -125,24 +125,26 @@ def test_a_watcher_that_raises_ends_both_ends(sshd: Sshd, tmp_path: Path) -> Non
 
 
 def test_nothing_outlives_us_when_we_are_killed(sshd: Sshd, tmp_path: Path) -> None:
-    source = make(tmp_path / "huge", "raw", 512 * MIB)
-    edit(source, "raw", "write -P 1 0 400M")
-    target = make(tmp_path / "target", "raw", 512 * MIB)
     ends = [
-        end("one", source, "raw", read_only=True),
-        end("two", target, "raw", read_only=False),
+        end("one", big(tmp_path), "raw", read_only=True),
+        end("two", make(tmp_path / "target", "raw", 64 * MIB), "raw", read_only=False),
     ]
+    config, slow = configuration(sshd.config, "bastion"), Pace(limit_bytes_per_second=MIB)
     program = (
-        "from cellmove.hosts.transfer import End, carry\n"
-        f"carry(*{ends!r}, {configuration(sshd.config, 'bastion')!r}, lambda done, total: None)\n"
+        "from cellmove.hosts.transfer import End, Pace, carry\n"
+        f"carry(*{ends!r}, {config!r}, lambda done, total: print(done, flush=True), {slow!r})\n"
     )
-    with subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL) as process:
-        wait_for_server(tmp_path)
-        time.sleep(0.5)
-        served = servers(tmp_path)
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline()  # bytes travel
+        deadline = time.monotonic() + 60
+        while len(served := servers(tmp_path)) < len(ends) and time.monotonic() < deadline:
+            time.sleep(0.05)  # the sender may be ahead of the receiver
         process.send_signal(signal.SIGKILL)
 
-    assert served
+    assert len(served) == len(ends)
     assert all(ends_soon(pid) for pid in served)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
+import threading
 from functools import partial
 from pathlib import Path
 
@@ -116,13 +116,15 @@ def test_a_write_without_answer_is_unknown_and_not_tried_again(
 def test_a_slow_read_is_unreachable_and_a_slow_write_unknown(
     cloud: LoopbackCloud, tmp_path: Path
 ) -> None:
-    (tmp_path / "clouds.yaml").write_text(cloud.clouds_yaml(api_timeout=0.1))
+    (tmp_path / "clouds.yaml").write_text(cloud.clouds_yaml(api_timeout=1))
     network = sign_in("here", REQUEST).service("network")
-    cloud.sleep = lambda: time.sleep(0.3)
+    enough = threading.Event()
+    cloud.sleep = lambda: enough.wait(60)
     with pytest.raises(Unreachable, match="timed out"):
         network.get(Q)
     with pytest.raises(Unknown, match="timed out"):
         network.send("DELETE", Q)
+    enough.set()
 
 
 def test_a_write_that_found_no_one_was_not_done(

@@ -17,6 +17,7 @@ from cellmove.plan import plan
 from cellmove.steps.base import Status, Step
 from tests.fakes.cinder import ISCSI, NFS
 from tests.fakes.databases import BORN, CELL1, CELL2, NEIGHBOURS
+from tests.fakes.hypervisor import FakeHypervisor
 from tests.fakes.invariants import unsound
 from tests.fakes.world import SERVER, VOLUMES, World, perform
 from tests.unit.rehearsal import Rehearsal
@@ -235,3 +236,18 @@ def test_a_root_volume_takes_no_room_on_disk(world: World) -> None:
     move = world.move("resize")
     assert not move.boots_from_volume
     assert Volume("v", "m", "a", "/dev/vda", is_root=True).is_root
+
+
+def test_the_target_is_asked_for_its_connector_before_the_guest_stops(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[str] = []
+
+    def connector(host: FakeHypervisor) -> dict[str, object]:
+        heard.append(host.name)
+        return {}
+
+    monkeypatch.setattr(FakeHypervisor, "connector", connector)
+    step_of(world, "stop-source-guest")
+
+    assert heard == ["cmp2a"]
