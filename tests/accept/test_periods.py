@@ -24,7 +24,7 @@ from tests.lab.kit.guest import GuestWatch
 from tests.lab.kit.nova import Nova
 from tests.lab.kit.program import Cellmove
 from tests.lab.kit.traces import nothing_left, traces, usage
-from tests.lab.test_move_stopped import every_servers
+from tests.lab.test_move_stopped import this_servers
 
 pytestmark = [
     pytest.mark.lab,
@@ -53,7 +53,7 @@ def disturbed(folder: Path, verb: Verb, *argv: str) -> None:
     cellmove = Cellmove(folder)
     with taken_back(cellmove):
         process = cellmove.start(verb, *argv)
-        for step in every_servers(verb)[1::FEW]:
+        for step in this_servers(verb)[1::FEW]:
             _wait_reached(cellmove, process, step)
             process.send_signal(signal.SIGSTOP)
             try:
