@@ -138,14 +138,19 @@ class Drained:
         self.file._raw.execute("DELETE FROM holders")
 
     def require_end(self) -> None:
-        """It ended as undisturbed; nobody is left in the journal."""
+        """It ended as undisturbed; nobody is left in the journal.
+
+        Only the dead may be: one who died when its move was over, before it gave back the lease,
+        leaves it behind, and it hinders nobody.
+        """
         if self._seen() != self.end:
             raise Lost("it ended otherwise than undisturbed")
         if left := unsound(self.world):
             raise LeftOver("; ".join(left))
         if foreign(self.world) != self.neighbours:
             raise Lost("a neighbour was touched")
-        for table in ("leases", "drains WHERE closed_at IS NULL"):
+        living = "leases WHERE holder IN (SELECT id FROM holders)"
+        for table in (living, "drains WHERE closed_at IS NULL"):
             if self.file.query(f"SELECT * FROM {table}"):
                 raise LeftOver(f"the journal has {table}")
 

@@ -174,11 +174,11 @@ def test_all_disks_arrive_in_the_other_cell_as_they_were(
     assert leftovers(SOURCE) == leftovers(TARGET) == ""
 
 
-def test_the_copied_disk_needs_no_backing_file_and_may_grow(
+def test_a_disk_sent_flat_needs_no_backing_file_and_may_grow(
     hosts: RemoteHosts, source: RemoteHypervisor, target: RemoteHypervisor, server: Stopped
 ) -> None:
     root, _ = source.disks(server.uuid)
-    hosts.copy_disk(move_of(server), root, 3 * GIB, nobody)
+    hosts.copy_disk(move_of(server), replace(root, why_flat="asked"), 3 * GIB, nobody)
 
     (arrived,) = target.disks(server.uuid)
     assert arrived.size_bytes == 3 * GIB
@@ -228,7 +228,7 @@ def test_the_next_try_goes_over_what_a_broken_one_left(
     hosts: RemoteHosts, source: RemoteHypervisor, target: RemoteHypervisor, server: Stopped
 ) -> None:
     root, _ = source.disks(server.uuid)
-    target.begin_disk(server.uuid, replace(root, format="raw"), GIB)
+    target.begin_disk(server.uuid, replace(root, format="raw", base=""), GIB)
 
     hosts.copy_disk(move_of(server), root, root.size_bytes, nobody)
 
