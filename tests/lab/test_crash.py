@@ -202,7 +202,7 @@ def test_a_server_deleted_under_a_killed_move_leaves_nothing(sweep: Sweep) -> No
     """libvirt does not let nova forget a guest with our checkpoints: undo makes it possible."""
     program = sweep.cellmove()
     moving = program.start("resize", sweep.server, *WISH)
-    _checkpoint_there(sweep)
+    _checkpoint_there(sweep, moving)
     moving.kill()
     assert program.wait(moving).code == -signal.SIGKILL
     _delete_and_wait(sweep)
@@ -221,9 +221,10 @@ def test_a_server_deleted_under_a_killed_move_leaves_nothing(sweep: Sweep) -> No
     sweep.lines.append(f"{'deleted by its owner in precopy-disks':44} undone   GONE")
 
 
-def _checkpoint_there(sweep: Sweep) -> None:
+def _checkpoint_there(sweep: Sweep, moving: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 120
-    while not sweep.notes(SOURCE):
+    while not any(note.startswith("cellmove-") for note in sweep.notes(SOURCE)):
+        assert moving.poll() is None, Cellmove.wait(moving)
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
