@@ -117,13 +117,13 @@ REVERT: tuple[type[Step], ...] = (
     connections.ConnectSourceVolumes,
     mappings.StoreSourceConnections,
     connections.PlaceSourceVolumes,
-    wiring.PlugSourcePorts,
     network.ActivateSourceBindings,
     # The switch home, then the old guest starts on its old disks.
     carry.CarryChangesHome,
     switch.ShowSource,
     api.PointMappingHome,
     switch.HideTarget,
+    wiring.PlugSourcePorts,
     guests.StartSourceGuest,
     allocations.ReturnAllocation,
     revert.FinishRevert,
@@ -194,7 +194,7 @@ ABREAST: dict[Verb, tuple[tuple[Lane, ...], ...]] = {
     ),
     "revert": (
         (
-            (wiring.UnplugTargetPorts, wiring.PlugSourcePorts),
+            (wiring.UnplugTargetPorts,),
             (
                 mappings.NoteTargetAttachments,
                 connections.DisconnectTargetVolumes,

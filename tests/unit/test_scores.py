@@ -118,13 +118,13 @@ export-to-source           | cell2  | same resize_reverting off cmp1a hidden | r
 connect-source-volumes     | cell2  | same resize_reverting off cmp1a hidden | resized resize_reverting on cmp2a shown  | reverting      | reverting | cmp2a  | cmp1a
 store-source-connections   | cell2  | same resize_reverting off cmp1a hidden | resized resize_reverting on cmp2a shown  | reverting      | reverting | cmp2a  | cmp1a
 place-source-volumes       | cell2  | same resize_reverting off cmp1a hidden | resized resize_reverting on cmp2a shown  | reverting      | reverting | cmp2a  | cmp1a
-plug-source-ports          | cell2  | same resize_reverting off cmp1a hidden | resized resize_reverting on cmp2a shown  | reverting      | reverting | cmp2a  | cmp1a
 activate-source-bindings   | cell2  | same resize_reverting off cmp1a hidden | resized resize_reverting on cmp2a shown  | reverting      | reverting | cmp2a  | cmp1a
 carry-changes-home         | cell2  | same resize_reverting off cmp1a hidden | resized resize_reverting on cmp2a shown  | reverting      | reverting | cmp2a  | cmp1a
 # CP 14r: the switch home; the old guest starts
 show-source                | cell2  | same resize_reverting off cmp1a shown  | resized resize_reverting on cmp2a shown  | reverting      | reverting | cmp2a  | cmp1a
 point-mapping-home         | cell1  | same resize_reverting off cmp1a shown  | resized resize_reverting on cmp2a shown  | reverting      | reverting | cmp2a  | cmp1a
 hide-target                | cell1  | same resize_reverting off cmp1a shown  | resized resize_reverting on cmp2a hidden | reverting      | reverting | cmp2a  | cmp1a
+plug-source-ports          | cell1  | same resize_reverting off cmp1a shown  | resized resize_reverting on cmp2a hidden | reverting      | reverting | cmp2a  | cmp1a
 start-source-guest         | cell1  | same resize_reverting off cmp1a shown  | resized resize_reverting on cmp2a hidden | reverting      | reverting | cmp2a  | cmp1a
 return-allocation          | cell1  | same resize_reverting off cmp1a shown  | resized resize_reverting on cmp2a hidden | reverting      | reverting | cmp1a  | -
 # CP 16r: reverted; the target is cleaned
