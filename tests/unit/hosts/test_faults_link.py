@@ -19,6 +19,9 @@ from cellmove.hosts.shell import Shell, Shells
 from tests.faults.link import Link, link
 from tests.unit.hosts.conftest import Sshd, acquainted
 
+# A thread of paramiko's may end with EOFError: it closes a channel of a bastion that is gone.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+
 CUTS = 8
 """Places in a session at which it is cut, from its first byte to the answer's last."""
 
