@@ -206,9 +206,7 @@ class HttpService:
         from keystoneauth1 import exceptions as ks
 
         try:
-            response = self._adapter.request(
-                path, method, raise_exc=False, timeout=self._timeout, **options
-            )
+            response = self._sent(method, path, options)
         except ks.Unauthorized as error:  # the token ran out, and there is no new one
             raise forbidden(*sign_in_failed(error)) from error
         except ks.UnknownConnectionError as error:
@@ -231,6 +229,20 @@ class HttpService:
                 f"Upgrade it to a release that has microversion {wanted}.",
             )
         return answer
+
+    def _sent(self, method: str, path: str, options: Mapping[str, Any]) -> Any:
+        """What the service answered, by a new token if the old one is good no more.
+
+        keystoneauth 5 sees to that for one thread alone: of two that are told 401 at the same time,
+        it takes the second one's for final (session.py:Session.invalidate). 401: nothing was done.
+        """
+        for _ in range(2):
+            response = self._adapter.request(
+                path, method, raise_exc=False, timeout=self._timeout, **options
+            )
+            if response.status_code != 401:
+                break
+        return response
 
     def _answer(self, response: Any, path: str, lost: Callable[[str], CellmoveError]) -> Answer:
         """What came back; a key that is missed later is told as an answer that makes no sense."""

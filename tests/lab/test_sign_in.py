@@ -126,6 +126,6 @@ def test_a_token_that_is_revoked_in_mid_move_is_renewed(
     finally:
         moving.send_signal(signal.SIGCONT)
     done = cellmove.wait(moving)
-    assert done.code == 0, done
+    assert done.code == 0, done.stdout + done.stderr
     assert nova.status(server) == "VERIFY_RESIZE"
     assert nova.host(server) == "cmp2a"

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -181,7 +182,23 @@ def test_a_cloud_that_never_takes_the_token_is_not_asked_for_ever(
     cloud.answers["GET", PATH] = [(401, {})]
     with pytest.raises(Refused):
         network.get(Q)
-    assert len(cloud.asked(PATH)) == 2
+    assert len(cloud.asked(PATH)) == 4  # with an old and a new token, twice
+
+
+def test_a_token_that_runs_out_under_several_threads_is_renewed_for_all(
+    cloud: LoopbackCloud, network: Service
+) -> None:
+    cloud.answers["GET", PATH] = [(200, {"ports": []})]
+    together = threading.Barrier(8)
+
+    def get(_number: int) -> bool:
+        together.wait(60)
+        return network.get(Q).ok
+
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(5):
+            cloud.revoke()
+            assert all(pool.map(get, range(8)))
 
 
 @pytest.mark.parametrize(
