@@ -68,9 +68,15 @@ def source(hosts: RemoteHosts) -> RemoteHypervisor:
 
 @pytest.fixture
 def target(hosts: RemoteHosts, server: Stopped) -> Iterator[RemoteHypervisor]:
-    """The target, with an empty directory for the server, which it does not know afterwards."""
+    """The target, with the root disk's image and an empty directory for the server.
+
+    It does not know the server afterwards.
+    """
     reached = hosts.reach(TARGET)
     reached.make_directory(server.uuid)
+    for disk in hosts.reach(SOURCE).disks(server.uuid):
+        if disk.base:
+            hosts.bring_base(move_of(server), disk.base, nobody)
     yield reached
     reached.shutdown(server.uuid, 0)
     reached.undefine(server.uuid)
