@@ -79,11 +79,11 @@ def chains(
     def chain(disk: Disk) -> Disk:
         if not disk.chained:
             return disk
-        is_there = there.has_base(disk.base)
         if flatten:
             return replace(disk, why_flat="--flatten was asked for")
         if disk.base != name:
             return replace(disk, why_flat="it lies on another image than its server's")
+        is_there = there.has_base(disk.base)
         if is_there and here.base_hash(uuid, disk.base) != there.base_hash(uuid, disk.base):
             return replace(disk, why_flat=f"{there.name} has another base of this name")
         own_bytes = disk.allocated_bytes - disk.base_bytes

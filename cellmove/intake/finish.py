@@ -15,7 +15,7 @@ from cellmove.hosts.xml import in_file_name
 from cellmove.intake import kinds, refusals
 from cellmove.intake.found import Actor, Placed, find, locate, make_move, placed, raise_all
 from cellmove.intake.volumes import of_volumes, stale_attachments, volumes_of
-from cellmove.model import Disk, Move, Port
+from cellmove.model import Cell, Disk, Move, Port
 from cellmove.services.neutron import by_hand
 
 
@@ -41,17 +41,7 @@ def _finishing(cloud: Cloud, server: str, actor: Actor, request_id: str, *, back
     there = find(cloud, locate(cloud, server))
     found = there.row["uuid"]
     migration = _resized(there)
-    with cloud.api.read() as rows:
-        cell_id = api.cell_of_host(rows, migration["source_compute"])
-        cells = {mapped.cell.id: mapped.cell for mapped in mapped_cells(rows)}
-    cell = cells.get(cell_id) if cell_id is not None else None
-    if cell is None or cell.uuid not in cloud.cells:
-        raise Refused(
-            "The server's source cell is not known.",
-            f"nova maps {migration['source_compute']} to no cell.",
-            "The source host must stay mapped until the resize is confirmed or reverted.",
-        )
-    home = placed(cloud, cell, found)
+    home = placed(cloud, _cell_of(cloud, migration["source_compute"]), found)
     ports = cloud.network.ports(found)
     disks = cloud.hosts.reach(home.host.name).disks(found)
     reasons = list(actor.refusals(there.row, policy.REVERT if back else policy.CONFIRM))
@@ -90,6 +80,20 @@ def _finishing(cloud: Cloud, server: str, actor: Actor, request_id: str, *, back
         volumes=volumes_of(there.records.tables),
         stale_attachments=stale_attachments(home.records.tables, there.records.tables),
     )
+
+
+def _cell_of(cloud: Cloud, host: str) -> Cell:
+    with cloud.api.read() as rows:
+        cell_id = api.cell_of_host(rows, host)
+        cells = {mapped.cell.id: mapped.cell for mapped in mapped_cells(rows)}
+    cell = cells.get(cell_id) if cell_id is not None else None
+    if cell is None or cell.uuid not in cloud.cells:
+        raise Refused(
+            "The server's source cell is not known.",
+            f"nova maps {host} to no cell.",
+            "The source host must stay mapped until the resize is confirmed or reverted.",
+        )
+    return cell
 
 
 def _nvram_at_home(cloud: Cloud, there: Placed, home: Placed, actor: Actor) -> str:

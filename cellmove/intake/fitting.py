@@ -85,16 +85,25 @@ def _looked_at(
     One that does not answer speaks against itself: there may be others.
 
     Raises:
-        Unreachable: it does not answer, and it is the one that the operator wants.
+        Unreachable: it does not answer, and it is the one that the operator wants; or it is
+            something else that does not answer, which no other host would mend.
     """
     try:
         room = cloud.placement.candidates(target.provider, read.needs, read.groups)
         return room, list(_resize_reasons(cloud, read, target, room=room, disks=disks))
     except (Unreachable, StepFailed) as error:
-        if read.named:
+        if read.named or (isinstance(error, Unreachable) and _answers(cloud, target)):
             raise
         why = " ".join(part for part in (error.what, error.seen) if part)
         return (), [Refused(f"{target.name} cannot be the target.", why, error.do)]
+
+
+def _answers(cloud: Cloud, target: Host) -> bool:
+    try:
+        cloud.hosts.reach(target.name).free_bytes()
+    except (Unreachable, StepFailed):
+        return False
+    return True
 
 
 def _resize_reasons(

@@ -74,13 +74,7 @@ def intake_resize(
             reasons.append(error)
         reasons += actor.quota.refusals(cloud, here.row, here.flavor, new)
         read = _read(cloud, here, new, explained, named=bool(to_host))
-        choice = _Choice(actor, to_cell, without)
-        if to_host:
-            if explained is not None:
-                _ranked(cloud, read, choice)
-            targets: Sequence[Host] = (_named(cloud, here, to_host, to_cell),)
-        else:
-            targets = _chosen(cloud, read, choice)
+        targets = _targets(cloud, read, _Choice(actor, to_cell, without), to_host)
     cloud.hosts.expect(*(host.name for host in targets[:1]))
     source, runs = cloud.hosts.reach(here.host.name), here.row["vm_state"] == "active"
     disks = source.disks(here.row["uuid"])
@@ -113,6 +107,15 @@ def _read(
     wanted = any(port.has_resource_request for port in ports)
     groups = tuple(cloud.network.resource_groups(server)) if wanted else ()
     return Reading(here, new, ports, groups, volumes_of(here.records.tables), explained, named)
+
+
+def _targets(cloud: Cloud, read: Reading, choice: _Choice, to_host: str | None) -> Sequence[Host]:
+    """The named host, or else the best ones."""
+    if not to_host:
+        return _chosen(cloud, read, choice)
+    if read.explained is not None:
+        _ranked(cloud, read, choice)
+    return (_named(cloud, read.here, to_host, choice.to_cell),)
 
 
 def _chosen(cloud: Cloud, read: Reading, choice: _Choice) -> Sequence[Host]:

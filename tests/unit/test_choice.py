@@ -177,6 +177,17 @@ def test_where_no_host_answers_each_is_told_and_nothing_is_touched(world: World)
     assert world.snapshot() == before
 
 
+def test_a_service_that_does_not_answer_speaks_against_no_host(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: Any) -> Any:
+        raise Unreachable("placement cannot be reached.", "Nobody answers.", "Try again.")
+
+    monkeypatch.setattr(world.placement, "candidates", away)
+    with pytest.raises(Unreachable, match=r"^placement cannot be reached\."):
+        target(world)
+
+
 def test_a_named_host_that_does_not_answer_is_no_reason_to_take_another(world: World) -> None:
     world.hosts.unreachable.add("cmp2b")
     with pytest.raises(Unreachable):
