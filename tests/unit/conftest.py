@@ -1,7 +1,8 @@
-"""What tests of the command line share: a terminal before the fake cloud."""
+"""What several files share: a terminal before the fake cloud, and each verb run undisturbed."""
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -16,9 +17,11 @@ from cellmove.cli import desk
 from cellmove.cli.commands import run
 from cellmove.cloud import Cloud
 from cellmove.config import Config
+from cellmove.journal import Verb
 from cellmove.model import Transfer
 from cellmove.opening import OpenCloud
 from cellmove.services.session import Identity
+from tests.crash.sweep import Play, rehearsal
 from tests.fakes.permission import Everybody
 from tests.fakes.world import World
 
@@ -96,3 +99,17 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
             return next(self._lines, "")
 
     return lambda text: monkeypatch.setattr(sys, "stdin", Keyboard(text))
+
+
+Played = Callable[[Verb], Play]
+
+
+@pytest.fixture(scope="module")
+def play(tmp_path_factory: pytest.TempPathFactory) -> Played:
+    """The verb run undisturbed, once: what the sweeps kill and spoil."""
+
+    @functools.cache
+    def made(verb: Verb) -> Play:
+        return rehearsal(tmp_path_factory.mktemp(verb), verb)
+
+    return made

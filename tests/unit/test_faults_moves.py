@@ -5,31 +5,17 @@ All calls with all faults: `python -m tests.faults`. Here each step meets some o
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-
 import pytest
 
 from cellmove.journal import Verb
 from cellmove.plan import SCORES
 from cellmove.steps.network import BindPorts
-from tests.crash.sweep import Play, places, rehearsal
+from tests.crash.sweep import Play, places
 from tests.faults.moves import sweep
+from tests.unit.conftest import Played
 
-Played = Callable[[Verb], Play]
 SHARE = 61
 """Of all faults of a step every so-manieth is met, counted from another one in each step."""
-
-
-@pytest.fixture(scope="module")
-def play(tmp_path_factory: pytest.TempPathFactory) -> Played:
-    """The verb run undisturbed, once."""
-
-    @functools.cache
-    def made(verb: Verb) -> Play:
-        return rehearsal(tmp_path_factory.mktemp(verb), verb)
-
-    return made
 
 
 @pytest.mark.parametrize("verb", list(SCORES))

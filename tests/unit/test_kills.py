@@ -6,8 +6,6 @@ recoveries every eighth is killed too, and a drain dies at every eleventh moment
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
@@ -23,28 +21,16 @@ from tests.crash.sweep import (
     Tally,
     neighbours_are_untouched,
     places,
-    rehearsal,
     sweep,
 )
+from tests.unit.conftest import Played
 from tests.unit.rehearsal import timeless
 
 CASES = [
     pytest.param(verb, index, id=f"{verb}-{SCORES[verb][index].name}") for verb, index in places()
 ]
-Played = Callable[[Verb], Play]
 SHARE = 8
 MOMENTS = 11
-
-
-@pytest.fixture(scope="module")
-def play(tmp_path_factory: pytest.TempPathFactory) -> Played:
-    """The verb run undisturbed, once."""
-
-    @functools.cache
-    def made(verb: Verb) -> Play:
-        return rehearsal(tmp_path_factory.mktemp(verb), verb)
-
-    return made
 
 
 @pytest.fixture(scope="module")
