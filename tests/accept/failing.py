@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import subprocess
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cellmove.model import Allocations
-from cellmove.services.placement import MICROVERSION, Placement
-from cellmove.services.session import Session
-from tests.lab.kit.places import OUTPUTS, host_run, sql
+from tests.lab.kit.places import OUTPUTS, host_run
 from tests.lab.kit.program import Cellmove
 
 DENIAL = "/etc/sudoers.d/zz_unplugged"
@@ -61,20 +57,3 @@ def taken_back(cellmove: Cellmove) -> Iterator[None]:
         for move in cellmove("moves", "--json").json()["moves"]:
             if move["state"] in ("open", "undoing"):
                 cellmove("undo", str(move["number"]))
-
-
-@contextmanager
-def full(session: Session, host: str) -> Iterator[None]:
-    """Somebody else has claimed all memory that is left of this host in Placement."""
-    placement = Placement(session.service("placement", MICROVERSION))
-    query = f"SELECT uuid FROM resource_providers WHERE name = '{host}'"
-    ((provider,),) = sql("api.placement", query)
-    memory_mib = placement.free(provider)["MEMORY_MB"]
-    owner = (session.who.project_id, session.who.user_id)
-    other = str(uuid.uuid4())
-    placement.replace([Allocations(other, {provider: {"MEMORY_MB": memory_mib}}, None, *owner)])
-    try:
-        yield
-    finally:
-        generation = placement.allocations(other).generation
-        placement.replace([Allocations(other, {}, generation, *owner)])

@@ -12,7 +12,7 @@ import pytest
 
 from cellmove.services.session import Session
 from tests.accept.expected import Resize, claimed, guests, require_ended, require_resized, room
-from tests.accept.failing import full, guest_cannot_start, port_stays_plugged, taken_back
+from tests.accept.failing import guest_cannot_start, port_stays_plugged, taken_back
 from tests.accept.life import Life
 from tests.accept.watch import asked
 from tests.lab.kit.clean import assert_whole
@@ -20,6 +20,7 @@ from tests.lab.kit.guest import GuestWatch
 from tests.lab.kit.nova import MICROVERSION, Nova, lab_session
 from tests.lab.kit.program import Cellmove
 from tests.lab.kit.traces import nothing_left, rows, traces
+from tests.lab.kit.trouble import room_taken
 from tests.lab.kit.volumes import Volumes, attachments, from_image
 
 pytestmark = [pytest.mark.lab, pytest.mark.alone]
@@ -158,7 +159,7 @@ def test_reverted_it_is_home_with_the_volumes_that_it_has_now(
     server = lived.server
     volumes.detach(server, lived.before)
     volumes.attach(server, lived.later)
-    with full(lab_session(), SOURCE), asked(session, server) as seen:
+    with room_taken(lab_session(), SOURCE, "MEMORY_MB"), asked(session, server) as seen:
         cellmove("revert", server, "--yes")
     seen.require_swapped_once(server, cellmove.journal, "revert")
     assert nova.status(server) == "ACTIVE"

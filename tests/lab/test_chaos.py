@@ -7,17 +7,14 @@ object. A choice of the cases in CI; all of them with CELLMOVE_LONG set.
 from __future__ import annotations
 
 import hashlib
-import itertools
-import json
 import os
 import re
 import signal
 import subprocess
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -30,6 +27,7 @@ from tests.lab.kit.clean import assert_whole
 from tests.lab.kit.guest import INSTANCES, GuestWatch
 from tests.lab.kit.images import empty_image
 from tests.lab.kit.nova import Nova, lab_session
+from tests.lab.kit.ordeal import Ordeal
 from tests.lab.kit.places import host_run
 from tests.lab.kit.program import Cellmove, Completed
 from tests.lab.kit.traces import nothing_left, traces
@@ -151,29 +149,15 @@ CASES = (
 
 
 @dataclass
-class Chaos:
-    """The server under which all breaks, and what came of it."""
+class Chaos(Ordeal):
+    """The server under which all breaks."""
 
-    nova: Nova
-    guest: GuestWatch
-    folder: Path
-    home: list[str]
-    """Its traces before anything was tried."""
-    lines: list[str] = field(default_factory=list)
-    counted: Counter[str] = field(default_factory=Counter)
-    numbers: Iterator[int] = field(default_factory=itertools.count)
     since: float = 0
     """When the last command began."""
 
-    @property
-    def server(self) -> str:
-        return self.guest.server
-
     def cellmove(self) -> Cellmove:
         """The program with a journal of this case alone, its packets to be told from others'."""
-        folder = self.folder / str(next(self.numbers))
-        folder.mkdir()
-        return Cellmove(folder, group=breaks.GROUP)
+        return Cellmove(self.new_folder(), group=breaks.GROUP)
 
     def start(self, program: Cellmove, verb: Verb, *more: str) -> subprocess.Popen[str]:
         self.since = time.time()
@@ -257,32 +241,15 @@ class Chaos:
         (status,) = self.nova.listed(self.server)
         expected = "ACTIVE" if host == SOURCE else "VERIFY_RESIZE"
         assert (status, self.nova.host(self.server)) == (expected, host)
-        assert self.runs_on() == [host]
+        assert self.runs_on(SOURCE, TARGET) == [host]
         self.settle(host)
         boots = {beat.boot for beat in self.guest.heartbeats(self.since)}
         assert len(boots) == 1 or self.guest.filled(host)
         (move,) = program("moves", "--json").json()["moves"]
         assert move["state"] in ("finished", "taken back")
         assert_whole(program, self.server)
-        assert self.half_done() == []
+        assert self.half_done(SOURCE, TARGET) == []
         assert host == TARGET or traces(self.server) == self.home
-
-    def runs_on(self) -> list[str]:
-        """The hosts on which its guest is up: one of the two, and never both."""
-        listed = ["virsh", "list", "--uuid"]
-        return [each for each in (SOURCE, TARGET) if self.server in host_run(each, listed)]
-
-    def half_done(self) -> list[str]:
-        """Checkpoints, half copies and processes of a move on either host."""
-        found = []
-        for host in (SOURCE, TARGET):
-            listed = ["virsh", "-q", "checkpoint-list", "--name", self.server]
-            found += host_run(host, listed, check=False).split()
-            files = ["find", str(INSTANCES / self.server), "-name", "*.cellmove"]
-            found += host_run(host, files, check=False).split()
-            running = host_run(host, ["pgrep", "-fa", f"qemu-nbd.*{self.server}"], check=False)
-            found += running.splitlines()
-        return found
 
     @contextmanager
     def counting(self, case: str) -> Iterator[list[str]]:
@@ -296,7 +263,7 @@ class Chaos:
             told.append("FAILED")
             self.counted["failed"] += 1
             self.counted["lost"] += len(self.nova.listed(self.server)) != 1
-            self.counted["left_over"] += bool(self.half_done())
+            self.counted["left_over"] += bool(self.half_done(SOURCE, TARGET))
             raise
         finally:
             seconds = time.monotonic() - begun
@@ -312,7 +279,7 @@ def chaos(admin_nova: Nova, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         guest.wait_told(SOURCE, "fill done")
         it = Chaos(admin_nova, guest, tmp_path_factory.mktemp("chaos"), traces(server))
         yield it
-        print("\n".join(["", *it.lines, json.dumps(it.counted)]))  # noqa: T201 - its product
+        it.tell()
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if LONG or case.quick], ids=str)
@@ -355,11 +322,10 @@ def test_a_guest_that_crashes_in_mid_copy_is_off_at_home_and_starts_with_its_dat
         done = program.wait(moving)
         told.append(f"exit {done.code}")
         assert done.code == 3, done
-        assert chaos.half_done() == []
-        assert chaos.runs_on() == []
-        chaos.nova.reboot(
-            chaos.server, "HARD"
-        )  # whether nova has seen by now that it is off or not
+        assert chaos.half_done(SOURCE, TARGET) == []
+        assert chaos.runs_on(SOURCE, TARGET) == []
+        # Whether nova has seen by now that it is off or not:
+        chaos.nova.reboot(chaos.server, "HARD")
         told.append("hard reboot")
         chaos.require(SOURCE, program)
 

@@ -7,26 +7,21 @@ printed, and one JSON object.
 
 from __future__ import annotations
 
-import itertools
-import json
 import os
 import random
 import signal
 import subprocess
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 
 from cellmove.journal import Verb
 from cellmove.plan import SCORES
-from tests.lab.kit.guest import INSTANCES, GuestWatch
+from tests.lab.kit.guest import GuestWatch
 from tests.lab.kit.nova import Nova
-from tests.lab.kit.places import host_run
+from tests.lab.kit.ordeal import Ordeal
 from tests.lab.kit.program import Cellmove
 from tests.lab.kit.traces import nothing_left, traces
 
@@ -44,28 +39,12 @@ CHOSEN: dict[Verb, tuple[str, ...]] = {
 }
 
 
-@dataclass
-class Sweep:
-    """The server that is moved and killed, and what came of it."""
-
-    nova: Nova
-    guest: GuestWatch
-    folder: Path
-    home: list[str]
-    """Its traces before anything was tried."""
-    lines: list[str] = field(default_factory=list)
-    counted: Counter[str] = field(default_factory=Counter)
-    numbers: Iterator[int] = field(default_factory=itertools.count)
-
-    @property
-    def server(self) -> str:
-        return self.guest.server
+class Sweep(Ordeal):
+    """The server that is moved and killed."""
 
     def cellmove(self) -> Cellmove:
         """The program with a journal of this try alone."""
-        folder = self.folder / str(next(self.numbers))
-        folder.mkdir()
-        return Cellmove(folder)
+        return Cellmove(self.new_folder())
 
     def killed(self, program: Cellmove, *argv: str, at: str) -> bool:
         """Kill the command when it has begun this step; whether that was in time."""
@@ -80,28 +59,15 @@ class Sweep:
         """One visible server on this host, its guest up with its data there and only there."""
         status = self.nova.status(self.server)
         self.nova.wait_port(self.server, host)
-        guests = [
-            each
-            for each in (SOURCE, TARGET)
-            if self.server in host_run(each, ["virsh", "list", "--uuid"])
-        ]
+        guests = self.runs_on(SOURCE, TARGET)
         lost = guests != [host] or self.nova.host(self.server) != host or status == "ERROR"
         left = traces(self.server) != self.home if host == SOURCE else False
-        notes = [note for each in (SOURCE, TARGET) for note in self.notes(each)]
+        notes = self.half_done(SOURCE, TARGET)
         self.counted.update(cases=1, lost=lost, left_over=left or bool(notes), failed=0)
         self.lines.append(f"{case:44} {ending:8} {status} on {','.join(guests)}")
         assert not lost, (case, status, guests)
         assert not left, (case, set(traces(self.server)) ^ set(self.home))
         assert not notes, (case, notes)
-
-    def notes(self, host: str) -> list[str]:
-        """Checkpoints, half copies and processes of a move on this host."""
-        listed = ["virsh", "-q", "checkpoint-list", "--name", self.server]
-        found = host_run(host, listed, check=False).split()
-        files = ["find", str(INSTANCES / self.server), "-name", "*.cellmove"]
-        found += host_run(host, files, check=False).split()
-        running = host_run(host, ["pgrep", "-fa", f"qemu-nbd.*{self.server}"], check=False)
-        return found + running.splitlines()
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +78,7 @@ def sweep(admin_nova: Nova, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         guest.wait_told(SOURCE, "fill done")
         it = Sweep(admin_nova, guest, tmp_path_factory.mktemp("crash"), traces(server))
         yield it
-        print("\n".join(["", *it.lines, json.dumps(it.counted)]))  # noqa: T201 - its product
+        it.tell()
 
 
 def boundaries(verb: Verb) -> tuple[str, ...]:
@@ -216,14 +182,14 @@ def test_a_server_deleted_under_a_killed_move_leaves_nothing(sweep: Sweep) -> No
         assert "openstack server delete" in done.stdout
         sweep.nova.delete(sweep.server)
     nothing_left(sweep.server)
-    assert not sweep.notes(SOURCE) + sweep.notes(TARGET)
+    assert not sweep.half_done(SOURCE, TARGET)
     sweep.counted.update(cases=1, lost=0, left_over=0, failed=0)
     sweep.lines.append(f"{'deleted by its owner in precopy-disks':44} undone   GONE")
 
 
 def _checkpoint_there(sweep: Sweep, moving: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 120
-    while not any(note.startswith("cellmove-") for note in sweep.notes(SOURCE)):
+    while not any(note.startswith("cellmove-") for note in sweep.half_done(SOURCE)):
         assert moving.poll() is None, Cellmove.wait(moving)
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -65,7 +65,7 @@ def test_a_claim_that_finds_no_room_is_taken_back_and_not_felt(
         with _server_held(home):
             moving = cellmove.start("resize", home.server, *WISH)
             cellmove.reached("guard-server", "begun")
-            room.enter_context(room_taken(lab_session(), "cell2", TARGET))
+            room.enter_context(room_taken(lab_session(), TARGET))
         failed = cellmove.wait(moving)
     assert failed.code == 3, failed
     assert "wholly taken back" in failed.stderr

@@ -99,34 +99,15 @@ def uefi(admin_nova: Nova) -> Iterator[str]:
     """A stopped, locked server on cmp1b with UEFI, a console and an injected file."""
     session = lab_session(project="demo")
     with empty_image(session, hw_firmware_type="uefi", hw_machine_type="q35") as made:
-        server = with_personality(admin_nova, made)
+        more = {"imageRef": made, "flavorRef": admin_nova.flavor("c1")}
+        name = f"uefi-{uuid.uuid4().hex[:8]}"
+        server = admin_nova.boot_injected(name, "cmp1b", {"/etc/motd": MARK}, more)
         try:
             admin_nova.stop(server)
             admin_nova._act(server, {"lock": None}, "SHUTOFF")
             yield server
         finally:
             admin_nova.discard(server)
-
-
-def with_personality(nova: Nova, image_id: str) -> str:
-    """nova's API takes files to inject until microversion 2.56."""
-    network = nova._network.get("/networks", name="flat1").body["networks"][0]["id"]
-    text = base64.b64encode(MARK.encode()).decode()
-    body = {
-        "name": f"uefi-{uuid.uuid4().hex[:8]}",
-        "imageRef": image_id,
-        "flavorRef": nova.flavor("c1"),
-        "networks": [{"uuid": network}],
-        "config_drive": True,
-        "availability_zone": "nova:cmp1b",
-        "personality": [{"path": "/etc/motd", "contents": text}],
-    }
-    compute = lab_session(project="demo").service("compute", "2.56")
-    answer = compute.send("POST", "/servers", {"server": body})
-    assert answer.ok, answer.message
-    server = str(answer.body["server"]["id"])
-    nova.wait_status(server, "ACTIVE")
-    return server
 
 
 @dataclass(frozen=True, slots=True)

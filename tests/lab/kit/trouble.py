@@ -50,15 +50,15 @@ def rows_held(database: str, table: str, where: str) -> Iterator[None]:
 
 
 @contextmanager
-def room_taken(session: Session, cell: str, host: str) -> Iterator[None]:
-    """Somebody else has claimed all free disk of this host in Placement."""
+def room_taken(session: Session, host: str, resource: str = "DISK_GB") -> Iterator[None]:
+    """Somebody else has claimed all that is free of this on this host in Placement."""
     placement = Placement(session.service("placement", MICROVERSION))
-    query = f"SELECT uuid FROM compute_nodes WHERE host = '{host}' AND deleted = 0"
-    ((provider,),) = sql(f"{cell}.nova_{cell}", query)
-    free_gb = placement.free(provider)["DISK_GB"]
+    query = f"SELECT uuid FROM resource_providers WHERE name = '{host}'"
+    ((provider,),) = sql("api.placement", query)
+    free = placement.free(provider)[resource]
     owner = (session.who.project_id, session.who.user_id)
     other = str(uuid.uuid4())
-    placement.replace([Allocations(other, {provider: {"DISK_GB": free_gb}}, None, *owner)])
+    placement.replace([Allocations(other, {provider: {resource: free}}, None, *owner)])
     try:
         yield
     finally:
