@@ -1,12 +1,17 @@
-"""How fast a disk crosses, as a multiple of what ssh alone makes, and what a server's owner feels.
+"""How fast a disk crosses, how much of it, and how long a server's owner is without the server.
 
 - `bulk_vs_ssh`: a disk of random data, by cellmove's two ends and by `ssh src cat | ssh dst cat`,
   both through the bastion with the same cipher; rate as a part of ssh's.
 - `sparse_vs_dense`: a disk of 20 GiB with as much in it as the dense one; time as a multiple.
-- `downtime_seconds`: a running guest moves with little and with much on its ephemeral disk, its
-  root disk being written all the time; from the guest being off to its running at the target.
-  Shutting down and booting are not in it: they are the guest's own.
+- `second_server_vs_overlay`: all that the target receives for the second server of an image, as a
+  multiple of what that server's disk holds beside the image.
+- `downtime_overhead_seconds`: a guest that writes 1 MiB a second moves over a link held to 30 MiB a
+  second, with little and with much on its disk: from its last heartbeat at the source to its first
+  at the target, less the same time of its being shut down and started where it is.
 - `downtime_growth`: the second of these as a multiple of the first.
+- `downtime_vs_nova`: the first as a part of nova's own, whose link is not held.
+- `cpu_seconds_per_gib`: of the dense disk, at each party.
+- `conductor_mib`: the most memory that any program on the conductor's side took, by data moved.
 
 Needs the running lab, as root. What it makes it deletes.
 """
@@ -15,16 +20,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import shlex
-import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from datetime import datetime
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -36,10 +41,26 @@ from tests.lab.kit.nova import Nova, lab_session
 from tests.lab.kit.places import OUTPUTS, conductor_namespace, host_run
 from tests.lab.kit.program import Cellmove
 
-SOURCE, TARGET = "cmp1a", "cmp2a"
+SOURCE, TARGET, BASTION = "cmp1a", "cmp2a", "bastion"
 LAYOUT = Layout()
-MIB = 1 << 20
-SPARSE_BYTES = 20 << 30
+MIB, GIB = 1 << 20, 1 << 30
+SPARSE_BYTES = 20 * GIB
+HELD = "30M"
+READY_SECONDS = 300.0
+
+Seconds = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much data each measurement has, in MiB."""
+
+    dense: int = 2048
+    overlay: int = 256
+    downtime: tuple[int, int] = (1024, 8192)
+
+
+QUICK = Sizes(256, 64, (128, 1024))
 
 
 @contextmanager
@@ -56,8 +77,11 @@ def server_directory() -> Iterator[str]:
             host_run(host, ["rm", "-rf", path])
 
 
-def crossing_seconds(server: str, size_bytes: int, data_mib: int) -> float:
-    """A raw disk with this much random data, spread over it, crosses and is proved."""
+def crossing(server: str, size_bytes: int, data_mib: int) -> tuple[float, Seconds]:
+    """A raw disk with this much random data, spread over it, crosses and is proved.
+
+    Answers seconds, and the processor's seconds of each party.
+    """
     disk, half = LAYOUT.disk(server, "disk"), LAYOUT.half(server, "disk")
     step_mib = size_bytes // MIB // data_mib
     fill = (
@@ -68,14 +92,15 @@ def crossing_seconds(server: str, size_bytes: int, data_mib: int) -> float:
     host_run(SOURCE, ["sh", "-c", fill])
     host_run(TARGET, ["sh", "-c", f"rm -f {half}; truncate -s {size_bytes} {half}"])
     host_run(TARGET, ["chown", "nova:nova", half])
-    began = time.monotonic()
+    cpu, began = _cpu_seconds(), time.monotonic()
     carry(
         _end(SOURCE, server, disk, read_only=True),
         _end(TARGET, server, half, read_only=False),
         _configuration(),
         lambda _done, _total: None,
     )
-    return time.monotonic() - began
+    took = time.monotonic() - began
+    return took, {party: spent - cpu[party] for party, spent in _cpu_seconds().items()}
 
 
 def ssh_seconds(server: str) -> float:
@@ -91,33 +116,77 @@ def ssh_seconds(server: str) -> float:
         return time.monotonic() - began
 
 
-def downtime_seconds(nova: Nova, flavor: str, data_mib: int) -> float:
-    """From the guest being off at the source to its running at the target."""
-    with nova.lent("bench", SOURCE, flavor) as server, tempfile.TemporaryDirectory() as state:
+def second_vs_overlay(nova: Nova, flavor: str, overlay_mib: int) -> float:
+    """Two stopped servers of one image go to one host: what it receives for the second."""
+    ratio = 0.0
+    for _ in range(2):
+        with (
+            nova.lent("bench", SOURCE, flavor, config_drive=False) as server,
+            tempfile.TemporaryDirectory() as state,
+        ):
+            fill(nova, server, overlay_mib)
+            blocks = host_run(SOURCE, ["stat", "-c", "%b", LAYOUT.disk(server, "disk")])
+            received = _received_bytes()
+            Cellmove(Path(state))("resize", server, "--to-host", TARGET)
+            ratio = (_received_bytes() - received) / (int(blocks) * 512)
+    return ratio
+
+
+def fill(nova: Nova, server: str, data_mib: int) -> None:
+    """Stop the server, and write to its root disk behind all that the guest knows of."""
+    nova.stop(server)
+    write = ["-c", f"write -P 7 2G {data_mib}M"]
+    host_run(SOURCE, ["qemu-io", "-f", "qcow2", *write, LAYOUT.disk(server, "disk")])
+
+
+def downtime_overhead_seconds(nova: Nova, flavor: str, data_mib: int, mover: str) -> float:
+    """What a move by `nova` or `cellmove` adds to a guest's being shut down and started."""
+    busy = {"write_mib": "1"}
+    with (
+        nova.lent("bench", SOURCE, flavor, metadata=busy) as server,
+        tempfile.TemporaryDirectory() as state,
+    ):
         guest = GuestWatch.of(nova, server)
-        guest.wait_ready(SOURCE, since=0)
-        nova.stop(server)
-        path = LAYOUT.disk(server, "disk.eph0")
-        write = ["-c", f"write -P 7 1G {data_mib}M"]
-        host_run(SOURCE, ["qemu-io", "-f", "qcow2", *write, path])
+        guest.wait_ready(SOURCE, since=0, timeout_seconds=READY_SECONDS)
+        fill(nova, server, data_mib)
         since = time.time()
         nova.start(server)
-        guest.wait_ready(SOURCE, since)
-        cellmove = Cellmove(Path(state))
-        cellmove("resize", server, "--to-host", TARGET)
-        with closing(sqlite3.connect(cellmove.journal)) as journal:
-            query = "SELECT step, at FROM events WHERE mark = 'done'"
-            at = {step: datetime.fromisoformat(when) for step, when in journal.execute(query)}
-        return (at["start-target-guest"] - at["stop-source-guest"]).total_seconds()
+        guest.wait_ready(SOURCE, since, READY_SECONDS)
+        plain = min(silence_seconds(guest, SOURCE, lambda: _restart(server)) for _ in range(2))
+        ways: dict[str, Callable[[], object]] = {
+            "nova": lambda: nova.migrate(server, TARGET),
+            "cellmove": lambda: Cellmove(Path(state))(
+                "resize", server, "--to-host", TARGET, "--bwlimit", HELD, timeout_seconds=1800
+            ),
+        }
+        return silence_seconds(guest, TARGET, ways[mover]) - plain
+
+
+def silence_seconds(guest: GuestWatch, ends_on: str, act: Callable[[], object]) -> float:
+    """From the last heartbeat of this boot to the first of the next one."""
+    begun = time.time()
+    time.sleep(1)
+    act()
+    guest.wait_ready(ends_on, begun + 1, READY_SECONDS)
+    beats = list(guest.heartbeats(begun))
+    last = max(beat.at for beat in beats if beat.boot == beats[0].boot)
+    return min(beat.at for beat in beats if beat.boot != beats[0].boot) - last
+
+
+def _restart(server: str) -> None:
+    """By libvirt alone, as fast as it goes: nova would add its own time."""
+    host_run(SOURCE, ["virsh", "shutdown", server])
+    while "shut off" not in host_run(SOURCE, ["virsh", "domstate", server]):
+        time.sleep(0.05)
+    host_run(SOURCE, ["virsh", "start", server])
 
 
 @contextmanager
-def big_flavor(ephemeral_gb: int) -> Iterator[str]:
+def big_flavor(disk_gb: int) -> Iterator[str]:
     """A flavor with room for the data."""
     compute = lab_session().service("compute", "2.90")
     name = f"bench-{uuid.uuid4().hex[:8]}"
-    wish = {"name": name, "ram": 128, "vcpus": 1, "disk": 2}
-    body = {"flavor": {**wish, "OS-FLV-EXT-DATA:ephemeral": ephemeral_gb}}
+    body = {"flavor": {"name": name, "ram": 128, "vcpus": 1, "disk": disk_gb}}
     made = compute.send("POST", "/flavors", body).body["flavor"]["id"]
     try:
         yield name
@@ -125,23 +194,54 @@ def big_flavor(ephemeral_gb: int) -> Iterator[str]:
         compute.send("DELETE", f"/flavors/{made}")
 
 
-def measure(dense_mib: int, downtime_mib: tuple[int, int]) -> dict[str, object]:
+def measure(sizes: Sizes) -> dict[str, object]:
     """All figures."""
     with server_directory() as server:
-        dense = crossing_seconds(server, dense_mib * MIB, dense_mib)
+        dense, cpu = crossing(server, sizes.dense * MIB, sizes.dense)
         ssh = ssh_seconds(server)
-        sparse = crossing_seconds(server, SPARSE_BYTES, dense_mib)
-    with big_flavor(2 + max(downtime_mib) // 1024) as flavor:
+        sparse, _ = crossing(server, SPARSE_BYTES, sizes.dense)
+    little, much = sizes.downtime
+    memory = {}
+    with big_flavor(3 + much // 1024) as flavor:
         nova = Nova(lab_session(project="demo"))
-        little, much = (downtime_seconds(nova, flavor, mib) for mib in downtime_mib)
+        second = second_vs_overlay(nova, flavor, sizes.overlay)
+        overhead = {}
+        for mib in sizes.downtime:
+            overhead[mib] = downtime_overhead_seconds(nova, flavor, mib, "cellmove")
+            memory[mib] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
+        novas = downtime_overhead_seconds(nova, flavor, little, "nova")
     return {
         "bulk_vs_ssh": round(ssh / dense, 2),
         "sparse_vs_dense": round(sparse / dense, 2),
-        "downtime_seconds": {str(downtime_mib[0]): little, str(downtime_mib[1]): much},
-        "downtime_growth": round(much / little, 2),
-        "seconds": {"dense": dense, "ssh": ssh, "sparse": sparse},
-        "mib": {"dense": dense_mib, "downtime": list(downtime_mib)},
+        "second_server_vs_overlay": round(second, 3),
+        "downtime_overhead_seconds": {mib: round(took, 1) for mib, took in overhead.items()},
+        "downtime_growth": round(overhead[much] / overhead[little], 2),
+        "downtime_vs_nova": round(overhead[little] / novas, 2),
+        "cpu_seconds_per_gib": {
+            party: round(spent * 1024 / sizes.dense, 1) for party, spent in cpu.items()
+        },
+        "conductor_mib": memory,
+        "seconds": {
+            name: round(took, 1)
+            for name, took in (("dense", dense), ("ssh", ssh), ("sparse", sparse), ("nova", novas))
+        },
     }
+
+
+def _cpu_seconds() -> Seconds:
+    """What each party has spent so far on what is over: ssh's own, and all under each sshd."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = {"conductor": children.ru_utime + children.ru_stime}
+    ticks = 'awk "{print \\$14 + \\$15 + \\$16 + \\$17}" /proc/$(pgrep -of "sshd.*listener")/stat'
+    for host in (SOURCE, BASTION, TARGET):
+        spent[host] = int(host_run(host, ["sh", "-c", ticks])) / 100
+    return spent
+
+
+def _received_bytes() -> int:
+    """All that has come to the target so far on the management network."""
+    (link,) = json.loads(host_run(TARGET, ["ip", "-s", "-j", "link", "show", "eth0"]))
+    return int(link["stats64"]["rx"]["bytes"])
 
 
 def _end(host: str, server: str, path: str, *, read_only: bool) -> End:
@@ -152,22 +252,23 @@ def _end(host: str, server: str, path: str, *, read_only: bool) -> End:
 
 
 def _configuration() -> str:
-    return configuration(str(OUTPUTS / "ssh_config"), "bastion")
+    return configuration(str(OUTPUTS / "ssh_config"), BASTION)
 
 
 def main() -> None:
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--quick", action="store_true", help="an eighth of the data")
     options = parser.parse_args()
-    sizes = (256, (128, 1024)) if options.quick else (2048, (1024, 8192))
     with conductor_namespace():
-        found = measure(*sizes)
+        found = measure(QUICK if options.quick else Sizes())
     if options.json:
         print(json.dumps({"benchmark": "disks", **found}))
         return
-    for name in ("bulk_vs_ssh", "sparse_vs_dense", "downtime_seconds", "downtime_growth"):
-        print(f"{name:18} {found[name]}")
+    for name, figure in found.items():
+        told = figure if isinstance(figure, dict) else {"": figure}
+        print(f"{name:26}", ", ".join(f"{key} {value}".strip() for key, value in told.items()))
 
 
 if __name__ == "__main__":

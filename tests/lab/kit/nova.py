@@ -64,8 +64,8 @@ class Nova:
     ) -> str:
         """Make a server on this host; returns its uuid when it is ACTIVE.
 
-        Metadata `fill_mib` makes the guest write that much random content; `more` is whatever
-        else nova's API takes (`tags`, `key_name`...).
+        Metadata `fill_mib` makes the guest write that much random content, `write_mib` that much
+        each second; `more` is whatever else nova's API takes (`tags`, `key_name`...).
         """
         networks = self._network.get("/networks", name=net).body["networks"]
         body = {
