@@ -21,6 +21,7 @@ from cellmove.dbcopy.connection import refused_url
 from cellmove.dbcopy.copy import read_records
 from cellmove.dbcopy.database import Database
 from cellmove.errors import CellmoveError, Conflict, Refused, Unreachable
+from cellmove.hosts.bases import Hashes
 from cellmove.hosts.connect import Storage
 from cellmove.hosts.reach import RemoteHosts
 from cellmove.hosts.transfer import Pace
@@ -37,6 +38,8 @@ from cellmove.services.session import Identity, Session, sign_in
 API_NAME = "the API database"
 PORTS_SECONDS = 0.09
 """For how long a list of ports serves again: less than the pause of who waits for their wiring."""
+_HASHES = Hashes()
+"""Of a drain's hundred servers on one image, the first one alone reads it."""
 _NO_NOVA = Unreachable("nova's API is not known.", "No catalog was asked for it.", "Sign in.")
 
 
@@ -102,6 +105,7 @@ def hosts_of(config: Config, cells: Mapping[str, Database]) -> RemoteHosts:
             config.nova.nfs_mount_options,
             partial(storage_address, config, cells),
         ),
+        hashes=_HASHES,
     )
 
 

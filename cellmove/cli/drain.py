@@ -86,6 +86,7 @@ def _terms(command: Callable[..., Any]) -> Callable[..., Any]:
 @_terms
 @click.option("--cordon", is_flag=True, help="Disable the nova-compute services concerned first.")
 @click.option("--cold", is_flag=True, help="Copy no disk while the guest runs.")
+@click.option("--flatten", is_flag=True, help="Send what the disks lie on with them, as one file.")
 @bwlimit
 @click.option("--dry-run", is_flag=True, help="Show who would go where, or why not; move none.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
@@ -157,6 +158,7 @@ class _Draining:
             confirm_after_seconds=self._confirm_after,
             window=self._window,
             cold=wished["cold"],
+            flatten=wished["flatten"],
         )
 
     def _terms(self, opened: OpenCloud, prefix: str) -> Terms:

@@ -100,6 +100,7 @@ class Wishes:
     """So long after a server's arrival it is confirmed; None: never."""
     window: Window | None = None
     cold: bool = False
+    flatten: bool = False
 
     def wants(self, one: Resident) -> bool:
         """Whether this server is to leave."""

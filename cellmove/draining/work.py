@@ -179,6 +179,7 @@ class Work:
             actor=self.tools.actor(opened),
             request_id=opened.request_id,
             cold=self.wishes.cold,
+            flatten=self.wishes.flatten,
             without=without,
             remark=remark,
         )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
-from dataclasses import replace
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from cellmove.errors import StepFailed
@@ -20,13 +23,43 @@ _LONG_SECONDS: Final = 600
 """To read or delete a whole image. As in sudoers.j2."""
 
 
+Key = tuple[str, str]
+"""A host, and a base there."""
+
+
+@dataclass(slots=True)
+class Hashes:
+    """What bases have, each read once, whatever asks for it at the same time.
+
+    nova never changes one. Should one be another all the same, the disks that are made on it do not
+    show what their sources do, and no move goes on from there.
+    """
+
+    _known: dict[Key, str] = field(default_factory=dict)
+    _reading: defaultdict[Key, threading.Lock] = field(
+        default_factory=lambda: defaultdict(threading.Lock)
+    )
+
+    def of(self, key: Key, read: Callable[[], str]) -> str:
+        """The hash of this base; it is read if nobody has."""
+        with self._reading[key]:
+            if key not in self._known:
+                self._known[key] = read()
+            return self._known[key]
+
+    def forget(self, key: Key) -> None:
+        """It is no more there."""
+        self._known.pop(key, None)
+
+
 class ImageCache(ABC):
     """The part of a hypervisor that has to do with bases, each named as nova names it."""
 
-    def __init__(self, shell: Shell, layout: Layout) -> None:
+    def __init__(self, shell: Shell, layout: Layout, hashes: Hashes | None = None) -> None:
+        """`hashes`: what is known already, and is kept for others."""
         self._shell = shell
         self._layout = layout
-        self._hashes: dict[str, str] = {}
+        self._hashes = hashes or Hashes()
 
     def has_base(self, base: str) -> bool:
         """Whether the cache has this image."""
@@ -41,14 +74,16 @@ class ImageCache(ABC):
         return done.status == 0
 
     def base_hash(self, server: str, base: str) -> str:
-        """Hash of what an image in the cache has, read once: nova never changes one."""
-        if base not in self._hashes:
+        """Hash of what an image in the cache has, read once."""
+
+        def read() -> str:
             end = self.base_end(server, base)
             how = ("hash", str(STALL_SECONDS), "0", "", "", end.socket)
-            read = far_program("stream.py", *how, *end.server)
-            told = self._shell.run(read, timeout_seconds=_LONG_SECONDS).stderr.splitlines()
-            self._hashes[base] = next(line for line in told if line.startswith("cellmove-hash"))
-        return self._hashes[base]
+            command = far_program("stream.py", *how, *end.server)
+            told = self._shell.run(command, timeout_seconds=_LONG_SECONDS).stderr.splitlines()
+            return next(line for line in told if line.startswith("cellmove-hash"))
+
+        return self._hashes.of((self._shell.host, base), read)
 
     def base_disk(self, base: str) -> Disk:
         """The image as a disk, to be copied under a name of its own."""
@@ -76,7 +111,7 @@ class ImageCache(ABC):
         if not self._is_used(base):
             command = disks.remove(self._layout.base(base))
             self._cached("nova", command, seconds=_LONG_SECONDS)
-            self._hashes.pop(base, None)
+            self._hashes.forget((self._shell.host, base))
 
     def keeps_base(self, server: str, base: str) -> bool:
         """Whether a server's directory has a name of its own for this image."""

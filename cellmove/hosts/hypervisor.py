@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from cellmove.errors import StepFailed
 from cellmove.hosts import disks, firmware, inventory, switch
-from cellmove.hosts.bases import ImageCache
+from cellmove.hosts.bases import Hashes, ImageCache
 from cellmove.hosts.blocks import ConnectionInfo
 from cellmove.hosts.connect import STORAGE, Storage, Volumes
 from cellmove.hosts.disks import Argv, Layout
@@ -35,8 +35,10 @@ class RemoteHypervisor(ImageCache):
         layout: Layout,
         bridge: str = "br-int",
         storage: Storage = STORAGE,
+        *,
+        hashes: Hashes | None = None,
     ) -> None:
-        super().__init__(shell, layout)
+        super().__init__(shell, layout, hashes)
         self._name = name
         self._bridge = bridge
         self._guests = Guests(shell)

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from cellmove.errors import CellmoveError, StepFailed, Unreachable
+from cellmove.hosts.bases import Hashes
 from cellmove.hosts.connect import STORAGE, Storage
 from cellmove.hosts.disks import Layout
 from cellmove.hosts.hypervisor import RemoteHypervisor
@@ -36,13 +37,15 @@ class RemoteHosts:
         instances_path: str = "/var/lib/nova/instances",
         bridge: str = "br-int",
         storage: Storage = STORAGE,
+        hashes: Hashes | None = None,
     ) -> None:
         """Nothing is opened yet.
 
         `ssh_config`: path of the user's SSH configuration. `bastion`: the bastion's name in it;
         empty: hosts are reached directly. `address`: what a host is called there, made of `{name}`
         (`services.host`). `instances_path`: nova's, the same on all hosts. `bridge`: Open
-        vSwitch's integration bridge. `storage`: what nova-compute is told of volumes.
+        vSwitch's integration bridge. `storage`: what nova-compute is told of volumes. `hashes`: of
+        images, known from before.
 
         Raises:
             Unreachable: the SSH configuration cannot be read, or `address` is no such template.
@@ -54,6 +57,7 @@ class RemoteHosts:
         self._layout = Layout(instances_path)
         self._bridge = bridge
         self._storage = storage
+        self._hashes = hashes
         self._pace = UNHELD
         self._hypervisors: dict[str, RemoteHypervisor] = {}
         self._opening: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
@@ -84,7 +88,7 @@ class RemoteHosts:
                 shell = self._shells.shell(self._address_of(name))
                 shell.transport()
                 self._hypervisors[name] = RemoteHypervisor(
-                    name, shell, self._layout, self._bridge, self._storage
+                    name, shell, self._layout, self._bridge, self._storage, hashes=self._hashes
                 )
             return self._hypervisors[name]
 

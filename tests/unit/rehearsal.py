@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from cellmove.conductor import Conductor
+from cellmove.intake import intake_resize
 from cellmove.journal import Entry, Journal, Mark, Verb
+from cellmove.model import Move
 from cellmove.plan import plan
 from cellmove.steps.base import Step
 from tests.fakes.databases import BORN
-from tests.fakes.world import State, World
+from tests.fakes.world import ACTOR, REQUESTS, SERVER, State, World
 
 TIME = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d")
 
@@ -41,6 +43,22 @@ class MemoryJournal(Journal):
         raw = connection.driver_connection
         assert isinstance(raw, sqlite3.Connection)
         return raw
+
+
+def taken_in(world: World, *, cold: bool = False, flatten: bool = False) -> Move:
+    """A cold migration of the world's server to a named host, taken in and not begun."""
+    world._report_services()
+    return intake_resize(
+        world.cloud,
+        SERVER,
+        flavor=None,
+        to_host="cmp2a",
+        to_cell=None,
+        actor=ACTOR,
+        request_id=REQUESTS["resize"],
+        cold=cold,
+        flatten=flatten,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from cellmove.errors import Refused
-from cellmove.intake import intake_resize
 from cellmove.intake.estimate import estimate
 from cellmove.model import Disk, Move
 from cellmove.plan import plan
 from cellmove.steps.bases import BringBases, KeepSourceBases, ReleaseSourceBases
 from tests.fakes.hypervisor import BASE_CONTENT, FakeHypervisor
-from tests.fakes.world import ACTOR, REQUESTS, SERVER, World, perform
+from tests.fakes.world import SERVER, World, perform
+from tests.unit.rehearsal import taken_in
 
 NEIGHBOUR = "eeeeeeee-2a2a-4aaa-8aaa-000000000002"
 """A server on the target."""
@@ -35,20 +35,6 @@ def target(world: World) -> FakeHypervisor:
 
 def root(move: Move) -> Disk:
     return next(disk for disk in move.disks if disk.name == "disk")
-
-
-def taken_in(world: World, *, flatten: bool = False) -> Move:
-    world._report_services()
-    return intake_resize(
-        world.cloud,
-        SERVER,
-        flavor=None,
-        to_host="cmp2a",
-        to_cell=None,
-        actor=ACTOR,
-        request_id=REQUESTS["resize"],
-        flatten=flatten,
-    )
 
 
 def bring(world: World, move: Move) -> tuple[BringBases, dict[str, list[str]]]:

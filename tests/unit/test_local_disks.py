@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from cellmove.errors import StepFailed
-from cellmove.intake import intake_resize
 from cellmove.model import Disk, Move
 from cellmove.plan import plan
 from cellmove.steps.base import Status, Step
 from cellmove.steps.disks import CopyDisks, ForgetWrites, PrecopyDisks
 from tests.fakes.hypervisor import FakeFile, FakeHypervisor
 from tests.fakes.trap import Blown, When
-from tests.fakes.world import ACTOR, GIB, REQUESTS, SERVER, World, perform
+from tests.fakes.world import GIB, SERVER, World, perform
+from tests.unit.rehearsal import taken_in
 
 WHENS: tuple[When, ...] = ("before", "after")
 
@@ -38,20 +38,6 @@ def source(world: World) -> FakeHypervisor:
 
 def target(world: World) -> FakeHypervisor:
     return world.hosts.by_name["cmp2a"]
-
-
-def taken_in(world: World, *, cold: bool = False) -> Move:
-    world._report_services()
-    return intake_resize(
-        world.cloud,
-        SERVER,
-        flavor=None,
-        to_host="cmp2a",
-        to_cell=None,
-        actor=ACTOR,
-        request_id=REQUESTS["resize"],
-        cold=cold,
-    )
 
 
 def ways(move: Move) -> dict[str, str]:

@@ -49,6 +49,16 @@ def test_as_json_each_line_is_an_event_and_the_last_one_the_summary(terminal: Te
     assert [each["name"] for each in over["remaining"]] == ["other-cell1"]
 
 
+@pytest.mark.parametrize("flatten", [False, True])
+def test_what_disks_lie_on_goes_along_unless_one_file_was_asked_for(
+    terminal: Terminal, flatten: bool
+) -> None:
+    assert terminal.type(*DRAIN, "--yes", *["--flatten"] * flatten).code == 0
+    target = terminal.world.hosts.by_name["cmp2a"]
+    assert bool(target.bases) is not flatten
+    assert bool(target.directories[SERVER]["disk"].base) is not flatten
+
+
 def test_when_nobody_is_left_the_commands_that_retire_the_host_are_told(terminal: Terminal) -> None:
     ran = terminal.type("drain", "--host", "cmp1b", "--yes")
     assert ran.code == 0

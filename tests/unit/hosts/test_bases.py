@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from cellmove.errors import StepFailed
 from cellmove.hosts import disks
-from cellmove.hosts.bases import ImageCache
+from cellmove.hosts.bases import Hashes, ImageCache
 from cellmove.hosts.disks import Argv, Layout
 from cellmove.hosts.shell import Completed
 from cellmove.model import Disk
@@ -68,6 +70,24 @@ def described(cache: Cache, path: Path, *, chain: bool = True) -> Disk:
     argv: Argv = disks.image_info(str(path), "qcow2", chain=chain)
     printed = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
     return disks.disk_of("disk", printed, f"{cache.directory}/_base")
+
+
+def test_an_image_is_read_once_however_many_ask_and_anew_when_it_was_gone() -> None:
+    hashes = Hashes()
+    reads: list[float] = []
+
+    def read() -> str:
+        reads.append(time.monotonic())
+        time.sleep(0.05)
+        return "cellmove-hash 1"
+
+    with ThreadPoolExecutor() as workers:
+        told = set(workers.map(lambda _: hashes.of(("here", BASE), read), range(4)))
+    assert (told, len(reads)) == ({"cellmove-hash 1"}, 1)
+    hashes.of(("there", BASE), read)
+    hashes.forget(("here", BASE))
+    hashes.of(("here", BASE), read)
+    assert len(reads) == 3
 
 
 def test_a_disk_tells_what_it_lies_on_and_how_much_of_it_that_is(cache: Cache) -> None:
