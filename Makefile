@@ -24,7 +24,7 @@ help: ## list the targets
 demo: venv lab ## bring the lab up, move a server across and confirm it, look at it with you
 	$(BIN)/python -m tests.lab.demo
 
-test: static unit lab-test ## everything: linters, types, floors, unit and law tests, then the lab
+test: static unit crash lab-test ## everything: linters, types, floors, unit and law tests, kills, then the lab
 
 static: lint types floors ## linters, types and floors
 
