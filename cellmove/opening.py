@@ -237,14 +237,15 @@ def open_cloud(
     request_id: str,
     progress: Callable[[Transfer], None],
     bwlimit: int = 0,
+    compress: bool = False,
     signing_in: Callable[[], Session] | None = None,
     ground: Callable[[], Ground] | None = None,
 ) -> Iterator[OpenCloud]:
     """Everything the configuration leads to, until the block ends. No hypervisor is reached yet.
 
     `request_id`: `req-<uuid>`, the same in every service's log. `progress` is told of copies.
-    `bwlimit`: bytes a second of each copy of a disk; 0: as fast as it can. `signing_in` and
-    `ground`: wait for what was begun already.
+    `bwlimit`: bytes a second of each copy of a disk; 0: as fast as it can. `compress`: copies are
+    packed where that makes them smaller. `signing_in`, `ground`: wait for what was begun already.
 
     Raises:
         Refused: something is not configured, or does not let us in.
@@ -254,7 +255,7 @@ def open_cloud(
         threading.Thread(target=prepare, name="policy", daemon=True).start()
         on = ground() if ground else ground_of(config)
         stack.callback(on.close)
-        on.hosts.hold(Pace(bwlimit))
+        on.hosts.hold(Pace(bwlimit, packed=compress))
         session = signing_in() if signing_in else signed_in(config, request_id)
         cloud = Cloud(
             api=on.api,

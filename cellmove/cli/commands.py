@@ -10,7 +10,7 @@ import click
 
 from cellmove.cli.audit import audit
 from cellmove.cli.drain import drain
-from cellmove.cli.options import Group, Options, bwlimit
+from cellmove.cli.options import Group, Options, bwlimit, compress
 from cellmove.errors import CellmoveError, Exit, Usage
 
 EXIT_CODES = """\b
@@ -63,6 +63,7 @@ _servers = click.argument("servers", metavar="SERVER...", nargs=-1, required=Tru
 @click.option("--cold", is_flag=True, help="Copy no disk while the guest runs.")
 @click.option("--flatten", is_flag=True, help="Send what the disks lie on with them, as one file.")
 @bwlimit
+@compress
 @click.option(
     "--on-failure",
     type=click.Choice(["undo", "stop"]),
@@ -191,6 +192,7 @@ def compare(options: Options, /, *, server: str) -> Exit:
 @cellmove.command()
 @click.argument("move", required=False)
 @bwlimit
+@compress
 @pass_options
 def resume(options: Options, /, *, move: str | None) -> Exit:
     """Go on with a move that failed or was stopped.

@@ -118,6 +118,7 @@ class Desk:
             request_id=request_id,
             progress=progress or self.display.transfer,
             bwlimit=self._options.bwlimit if bwlimit is None else bwlimit,
+            compress=self._options.compress,
             signing_in=early.session if early else None,
             ground=early.ground if early else None,
         ) as opened:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cellmove.cli.options import Command, Options, bwlimit
+from cellmove.cli.options import Command, Options, bwlimit, compress
 from cellmove.errors import Exit, Usage
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ def _terms(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--cold", is_flag=True, help="Copy no disk while the guest runs.")
 @click.option("--flatten", is_flag=True, help="Send what the disks lie on with them, as one file.")
 @bwlimit
+@compress
 @click.option("--dry-run", is_flag=True, help="Show who would go where, or why not; move none.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.make_pass_decorator(Options, ensure=True)

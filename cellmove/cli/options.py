@@ -25,6 +25,8 @@ class Options:
     quiet: bool = False
     bwlimit: int = 0
     """Bytes a second of each copy of a disk, at most; 0: as fast as it can."""
+    compress: bool = False
+    """Whether copies are packed where that makes them smaller."""
     signing_in: SigningIn | None = None
     """A sign-in that is under way already."""
 
@@ -83,6 +85,15 @@ bwlimit = click.option(
     callback=_keep,
     expose_value=False,
     help="Copy disks no faster than this, e.g. 30M (bytes a second).",
+)
+
+
+compress = click.option(
+    "--compress",
+    is_flag=True,
+    callback=_keep,
+    expose_value=False,
+    help="Pack what is copied where that makes it smaller: for slow links.",
 )
 
 

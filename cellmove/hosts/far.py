@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+import re
 from importlib.resources import files
 from typing import Literal
 
 from cellmove.hosts.disks import Argv
 
 Program = Literal["leash.py", "stream.py"]
+
+_OURS = re.compile(r"^from cellmove\.hosts\.(\w+) import .*$", re.MULTILINE)
 
 
 def far_program(name: Program, *arguments: str) -> Argv:
@@ -20,5 +23,7 @@ def far_program(name: Program, *arguments: str) -> Argv:
 
 
 @functools.cache
-def _source(name: Program) -> str:
-    return files("cellmove.hosts").joinpath(name).read_text()
+def _source(name: str) -> str:
+    """The program's text, with what it imports of ours in the place of the import."""
+    text = files("cellmove.hosts").joinpath(name).read_text()
+    return _OURS.sub(lambda found: _source(f"{found[1]}.py"), text)

@@ -54,6 +54,8 @@ class Pace:
     """0: as fast as it can."""
     stall_seconds: int = STALL_SECONDS
     """How long nothing may move before the copy is given up."""
+    packed: bool = False
+    """Whether data travels packed where that makes it smaller."""
 
 
 UNHELD: Final = Pace()
@@ -247,7 +249,7 @@ def _both(
         near = _Process(
             source.host,
             subprocess.Popen(
-                _ssh(source, "send", config_path, pace),
+                _ssh(source, "pack" if pace.packed else "send", config_path, pace),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

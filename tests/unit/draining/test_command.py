@@ -156,13 +156,13 @@ def test_of_a_long_journal_the_newest_moves_can_be_listed_alone(terminal: Termin
 def test_the_rate_is_shared_by_the_workers(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limits: list[int] = []
+    asked: list[tuple[int, bool]] = []
     opened = terminal.open_cloud
 
     def spied(*args: Any, **more: Any) -> Any:
-        limits.append(more.get("bwlimit", 0))
+        asked.append((more["bwlimit"], more["compress"]))
         return opened(*args, **more)
 
     monkeypatch.setattr(desk, "open_cloud", spied)
-    terminal.type(*DRAIN, "--yes", "--parallel", "4", "--bwlimit", "8M")
-    assert 2 << 20 in limits
+    terminal.type(*DRAIN, "--yes", "--parallel", "4", "--bwlimit", "8M", "--compress")
+    assert (2 << 20, True) in asked

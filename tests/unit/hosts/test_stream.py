@@ -12,13 +12,14 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from io import BufferedRWPair
 from pathlib import Path
 
 import pytest
 
-from cellmove.hosts import stream
-from cellmove.hosts.far import far_program
+from cellmove.hosts import nbd, stream
+from cellmove.hosts.far import Program, far_program
 from tests.unit.hosts.conftest import ends_soon
 from tests.unit.hosts.images import MIB, edit, make, overlay, same_content, server
 
@@ -38,12 +39,15 @@ class Ends:
         make(self.target, target_format, size_bytes)
         return self._command("receive", self.target, target_format)
 
+    def packs(self, source: Path, source_format: str) -> list[str]:
+        return self._command("pack", source, source_format)
+
     def socket(self, role: str) -> Path:
         return self.directory / f"{role}.sock"
 
     def _command(self, role: str, image: Path, image_format: str) -> list[str]:
         where = self.socket(role)
-        far = server(image, image_format, where, read_only=role == "send")
+        far = server(image, image_format, where, read_only=role != "receive")
         return list(far_program("stream.py", role, "20", "0", "", "", str(where), *far))
 
 
@@ -108,6 +112,34 @@ def test_the_content_arrives_and_both_hashes_agree(
     assert (read.returncode, written.returncode) == (0, 0), written.stderr
     assert same_content(disk, ends.target)
     assert fact(read, "hash") == fact(written, "hash")
+
+
+def test_packed_data_arrives_in_less_and_what_does_not_get_smaller_as_it_is(
+    ends: Ends, tmp_path: Path
+) -> None:
+    source = make(tmp_path / "mixed", "raw", 12 * MIB)
+    with source.open("r+b") as file:
+        file.write(b"log line 17: nothing happened\n" * (4 * MIB // 30))
+        file.seek(6 * MIB)
+        file.write(random.Random(1).randbytes(4 * MIB))
+    plain = sent(ends._command("send", source, "raw"))
+    read = sent(ends.packs(source, "raw"))
+    written = received(ends.writes("raw", 12 * MIB), read.stdout)
+
+    assert (read.returncode, written.returncode) == (0, 0), written.stderr
+    assert same_content(source, ends.target)
+    assert fact(read, "hash") == fact(written, "hash") == fact(plain, "hash")
+    assert 4 * MIB < int(fact(read, "sent")) < 5 * MIB < 7 * MIB < int(fact(plain, "sent"))
+    noise = [offset for offset, length in offsets(read.stdout) if length == MIB]
+    assert noise == [at * MIB for at in range(6, 10)]
+
+
+@pytest.mark.parametrize("small", [b"no zlib", zlib.compress(bytes(2 * MIB)), b""])
+def test_packed_data_that_is_none_ends_the_copy(ends: Ends, small: bytes) -> None:
+    frame = stream.FRAME.pack(stream.PACKED, len(small)) + small
+    head = stream.MAGIC + stream.HEAD.pack(4 * MIB, 0)
+    written = received(ends.writes("raw", 4 * MIB), head + frame)
+    assert (written.returncode, b"the stream is damaged" in written.stderr) == (1, True)
 
 
 def dirtied(directory: Path) -> tuple[Path, list[str]]:
@@ -378,7 +410,7 @@ def test_replies_may_come_in_any_order_and_in_pieces(tmp_path: Path) -> None:
         listener.bind(path)
         listener.listen()
         threading.Thread(target=answer_backwards, args=(listener, content), daemon=True).start()
-        disk = stream.Disk(path, 10)
+        disk = nbd.Disk(path, 10)
         blocks = dict(disk.read(disk.data_parts()))
         disk.hang_up()
 
@@ -394,14 +426,14 @@ def test_a_server_that_goes_away_is_an_error(tmp_path: Path) -> None:
     process.kill()
     process.wait()
 
-    with pytest.raises((stream.StreamError, OSError)):
+    with pytest.raises((nbd.StreamError, OSError)):
         client.data_parts()
     client.hang_up()
 
 
 @pytest.mark.parametrize("name", ["stream.py", "leash.py"])
-def test_a_far_program_is_one_that_python_36_reads(name: str) -> None:
-    source = (Path(stream.__file__).parent / name).read_text()
+def test_a_far_program_is_one_that_python_36_reads(name: Program) -> None:
+    source = far_program(name)[4]
 
     tree = ast.parse(source, feature_version=(3, 6))
 
@@ -451,14 +483,14 @@ def answer_backwards(listener: socket.socket, content: bytes) -> None:
         asked: list[tuple[int, int, int]] = []
         while True:
             _, _, kind, cookie, start, length = struct.unpack(">IHHQQI", wire.read(28))
-            if kind == stream.DISCONNECT:
+            if kind == nbd.DISCONNECT:
                 return
-            if kind == stream.STATUS:
-                chunk(wire, cookie, stream.CHUNK_STATUS, struct.pack(">III", 1, length, 0))
+            if kind == nbd.STATUS:
+                chunk(wire, cookie, nbd.CHUNK_STATUS, struct.pack(">III", 1, length, 0))
                 chunk(wire, cookie, 0, b"", last=True)
             else:
                 asked.append((cookie, start, length))
-            if len(asked) == stream.DEPTH or start + length == len(content):
+            if len(asked) == nbd.DEPTH or start + length == len(content):
                 while asked:
                     tell_backwards(wire, content, *asked.pop())
             wire.flush()
@@ -471,27 +503,27 @@ def greet(wire: Wire, size_bytes: int) -> None:
     wire.flush()
     wire.read(4)
     option = 0
-    while option != stream.OPT_GO:
+    while option != nbd.OPT_GO:
         _, option, length = struct.unpack(">8sII", wire.read(16))
         wire.read(length)
-        if option == stream.OPT_SET_CONTEXT:
-            wire.write(struct.pack(">QIIII", reply, option, stream.REP_CONTEXT, 4, 1))
-        if option == stream.OPT_GO:
+        if option == nbd.OPT_SET_CONTEXT:
+            wire.write(struct.pack(">QIIII", reply, option, nbd.REP_CONTEXT, 4, 1))
+        if option == nbd.OPT_GO:
             info = struct.pack(">HQH", 0, size_bytes, 1)
-            wire.write(struct.pack(">QIII", reply, option, stream.REP_INFO, len(info)) + info)
-        wire.write(struct.pack(">QIII", reply, option, stream.REP_ACK, 0))
+            wire.write(struct.pack(">QIII", reply, option, nbd.REP_INFO, len(info)) + info)
+        wire.write(struct.pack(">QIII", reply, option, nbd.REP_ACK, 0))
         wire.flush()
 
 
 def tell_backwards(wire: Wire, content: bytes, cookie: int, start: int, length: int) -> None:
     for at in reversed(range(start, start + length, 300_000)):
         piece = content[at : min(at + 300_000, start + length)]
-        chunk(wire, cookie, stream.CHUNK_DATA, struct.pack(">Q", at) + piece)
+        chunk(wire, cookie, nbd.CHUNK_DATA, struct.pack(">Q", at) + piece)
     chunk(wire, cookie, 0, b"", last=True)
 
 
 def chunk(wire: Wire, cookie: int, kind: int, data: bytes, *, last: bool = False) -> None:
-    wire.write(struct.pack(">IHHQI", stream.STRUCTURED_REPLY, last, kind, cookie, len(data)))
+    wire.write(struct.pack(">IHHQI", nbd.STRUCTURED_REPLY, last, kind, cookie, len(data)))
     wire.write(data)
 
 

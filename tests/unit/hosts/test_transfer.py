@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from cellmove.errors import StepFailed
+from cellmove.hosts import transfer
+from cellmove.hosts.disks import Argv
+from cellmove.hosts.far import Program, far_program
 from cellmove.hosts.transfer import End, Masters, Pace, carry, configuration
 from tests.unit.hosts.conftest import Sshd, ends_soon
 from tests.unit.hosts.images import MIB, make, overlay, same_content, server
@@ -107,6 +110,29 @@ def test_a_copy_is_not_faster_than_its_limit_and_arrives_whole(sshd: Sshd, tmp_p
 
     assert same_content(source, target)
     assert time.monotonic() - began >= heard[-1] / (32 * MIB)
+
+
+def test_a_packed_copy_arrives_whole(
+    sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = overlay(tmp_path), make(tmp_path / "target", "qcow2", 25 * MIB)
+    roles: list[str] = []
+
+    def spied(name: Program, role: str, *more: str) -> Argv:
+        roles.append(role)
+        return far_program(name, role, *more)
+
+    monkeypatch.setattr(transfer, "far_program", spied)
+    carry(
+        end("one", source, "qcow2", read_only=True),
+        end("two", target, "qcow2", read_only=False),
+        configuration(sshd.config, "bastion"),
+        nobody,
+        Pace(packed=True),
+    )
+
+    assert roles == ["pack", "receive"]
+    assert same_content(source, target)
 
 
 def test_a_watcher_that_raises_ends_both_ends(sshd: Sshd, tmp_path: Path) -> None:
