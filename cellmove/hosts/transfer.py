@@ -7,6 +7,7 @@ paramiko does. What travels, and how it is checked, is `stream.py`'s.
 from __future__ import annotations
 
 import contextlib
+import secrets
 import selectors
 import shlex
 import shutil
@@ -143,11 +144,13 @@ class Masters:
     """
 
     def __init__(self) -> None:
-        self.directory = tempfile.mkdtemp(prefix="cellmove-")
+        self.directory = str(Path(tempfile.gettempdir(), f"cellmove-{secrets.token_hex(8)}"))
+        """Of their sockets; it is made for the first connection."""
         self._kept: dict[str, subprocess.Popen[bytes]] = {}
 
     def keep(self, hosts: Iterable[str], ssh_config: str) -> None:
         """Open a connection to each host that has none, and wait until it is there."""
+        Path(self.directory).mkdir(0o700, exist_ok=True)
         for host in hosts:
             kept = self._kept.get(host)
             if kept is None or kept.poll() is not None:

@@ -195,6 +195,7 @@ def test_the_users_configuration_keeps_what_bulk_does_not_need(sshd: Sshd) -> No
 def test_a_kept_connection_carries_copies_and_ends_with_us(sshd: Sshd, tmp_path: Path) -> None:
     masters = Masters()
     config = configuration(sshd.config, "bastion", masters.directory)
+    assert not Path(masters.directory).exists()
     masters.keep(("one",), config)  # "two" is the same host of the same name to ssh.
     # Nothing but a kept connection helps from here on.
     sshd.known_hosts.write_text("")
