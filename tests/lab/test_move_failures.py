@@ -183,7 +183,9 @@ def _kill_after_switch(home: Home, cellmove: Cellmove, moving: subprocess.Popen[
         cellmove.reached("hide-source", "begun")
         moving.kill()
         assert cellmove.wait(moving).code == -signal.SIGKILL
-    assert cellmove.marks()[-2:] == [("point-mapping", "done"), ("hide-source", "begun")]
+    marks = cellmove.marks()  # Other lanes may have begun, too.
+    assert ("hide-source", "begun") in marks[marks.index(("point-mapping", "done")) :]
+    assert ("hide-source", "done") not in marks
 
 
 def _runs_at_home(home: Home, begun: float) -> None:
