@@ -46,9 +46,13 @@ ON_READS = (Fault.UNAVAILABLE, Fault.RESET, Fault.HALF, Fault.GARBAGE, Fault.LOS
 MOST_RUNS = 60
 CLOCKS = {
     *("nova updated", "nova OS-SRV-USG:launched_at"),
-    *("port updated_at", "port revision_number"),
+    *("port updated_at", "port revision_number", "port status"),
 }
-"""Of these nova and Neutron themselves say anew when it was, after an undo or a revert."""
+"""Of these nova and Neutron themselves say anew when it was, after an undo or a revert.
+
+The port of a guest that is off is ACTIVE if it was plugged after its binding became active, and
+else DOWN: so says the layer-2 agent, and it changes with the first start.
+"""
 SETTLING_SECONDS = 60
 LONG = bool(os.environ.get("CELLMOVE_LONG"))
 
@@ -94,7 +98,7 @@ class Stage:
         }
 
     def require(self, before: dict[str, Any], why: object) -> None:
-        """All stands as before, as soon as what trails (a port's status) has followed."""
+        """All stands as before, as soon as what trails has followed."""
         deadline = time.monotonic() + SETTLING_SECONDS
         while True:
             now = self.stands()

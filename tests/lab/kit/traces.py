@@ -91,9 +91,14 @@ def settled(look: Callable[[], dict[str, str]]) -> dict[str, str]:
 
 
 def dump_hosts() -> dict[str, str]:
-    """What a hypervisor has of servers: files and their owners, guests, ports of the bridge."""
+    """What a hypervisor has of servers: files and their owners, guests, ports of the bridge.
+
+    Without what nova-compute writes when the cleaning of its image cache has its turn.
+    """
+    but = ["(", "-name", "locks", "-o", "-name", "compute_nodes", ")", "-prune", "-o"]
+    printed = ["-printf", r"%p %y %m %u:%g\n"]
     questions = {
-        "files": ["find", str(INSTANCES), "/var/lib/cellmove", "-printf", r"%p %y %m %u:%g\n"],
+        "files": ["find", str(INSTANCES), "/var/lib/cellmove", *but, *printed],
         "guests": ["virsh", "list", "--all", "--uuid", "--name"],
         "ports": ["ovs-vsctl", "list-ports", "br-int"],
     }
