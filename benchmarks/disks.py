@@ -135,8 +135,9 @@ def second_vs_overlay(nova: Nova, flavor: str, overlay_mib: int) -> float:
 def fill(nova: Nova, server: str, data_mib: int) -> None:
     """Stop the server, and write to its root disk behind all that the guest knows of."""
     nova.stop(server)
-    write = ["-c", f"write -P 7 2G {data_mib}M"]
-    host_run(SOURCE, ["qemu-io", "-f", "qcow2", *write, LAYOUT.disk(server, "disk")])
+    parts = [(at, min(512, data_mib - at)) for at in range(0, data_mib, 512)]
+    writes = [part for at, mib in parts for part in ("-c", f"write -P 7 {2048 + at}M {mib}M")]
+    host_run(SOURCE, ["qemu-io", "-f", "qcow2", *writes, LAYOUT.disk(server, "disk")])
 
 
 def downtime_overhead_seconds(nova: Nova, flavor: str, data_mib: int, mover: str) -> float:
@@ -168,9 +169,10 @@ def silence_seconds(guest: GuestWatch, ends_on: str, act: Callable[[], object]) 
     time.sleep(1)
     act()
     guest.wait_ready(ends_on, begun + 1, READY_SECONDS)
-    beats = list(guest.heartbeats(begun))
-    last = max(beat.at for beat in beats if beat.boot == beats[0].boot)
-    return min(beat.at for beat in beats if beat.boot != beats[0].boot) - last
+    boot = next(guest.heartbeats(begun)).boot
+    while not (again := [each.at for each in guest.heartbeats(begun) if each.boot != boot]):
+        time.sleep(0.2)  # the log is a little behind
+    return again[0] - max(each.at for each in guest.heartbeats(begun) if each.boot == boot)
 
 
 def _restart(server: str) -> None:
