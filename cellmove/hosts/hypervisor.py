@@ -122,9 +122,13 @@ class RemoteHypervisor(ImageCache):
         self._as_nova(disks.make_directory(self._layout.directory(server)))
 
     def remove_directory(self, server: str) -> None:
-        """Delete the server's instance directory and all in it; twice is once."""
-        command = disks.remove_directory(self._layout.directory(server))
-        self._as_nova(command, timeout_seconds=_DELETE_SECONDS)
+        """Delete the server's instance directory and all in it; twice is once.
+
+        What has its name and is no directory stood in our way, and is somebody else's.
+        """
+        if self.has_directory(server):
+            command = disks.remove_directory(self._layout.directory(server))
+            self._as_nova(command, timeout_seconds=_DELETE_SECONDS)
 
     def remove_disk(self, server: str, disk: str) -> None:
         """Delete one disk of the server and the half copy of it; twice is once."""

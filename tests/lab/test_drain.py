@@ -131,9 +131,7 @@ def test_a_host_is_drained_though_the_drain_is_killed_and_one_server_needs_an_al
         home.reached("copy-disks", "begun")
         killed.send_signal(signal.SIGKILL)
         home.wait(killed)
-        killed_moves = home("moves", "--json").json()["moves"]
-        died = {each["server"] for each in killed_moves if each["state"] in ("open", "undoing")}
-        assert died
+        assert any(each["state"] == "open" for each in home("moves", "--json").json()["moves"])
         over = _events(home(*drain, "--parallel", "3", "--yes", "--json"))[-1]
     assert (over["failed"], over["left"], over["remaining"]) == (0, 0, [])
     assert set(over["waiting"]) == {herd.server(number) for number in range(4)}
@@ -142,8 +140,7 @@ def test_a_host_is_drained_though_the_drain_is_killed_and_one_server_needs_an_al
     moves = home("moves", "--json").json()["moves"]
     tried = [each for each in moves if each["server"] == herd.server(3)]
     assert [each["state"] for each in tried][-1] == "finished"
-    # What died there the second drain takes back, with the obstacle, and begins anew anywhere.
-    if len(tried) > 1 and herd.server(3) not in died:
+    if len(tried) > 1:  # it was not under way when the drain was killed
         assert tried[0]["target"]["host"] != tried[-1]["target"]["host"]
 
 

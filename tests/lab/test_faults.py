@@ -46,13 +46,11 @@ ON_READS = (Fault.UNAVAILABLE, Fault.RESET, Fault.HALF, Fault.GARBAGE, Fault.LOS
 MOST_RUNS = 60
 CLOCKS = {
     *("nova updated", "nova OS-SRV-USG:launched_at"),
-    *("port updated_at", "port revision_number", "port status"),
+    *("port updated_at", "port revision_number"),
 }
-"""Of these nova and Neutron themselves say anew when it was, after an undo or a revert.
-
-The port of a guest that is off is ACTIVE if it was plugged after its binding became active, and
-else DOWN: so says the layer-2 agent, and it changes with the first start.
-"""
+"""Of these nova and Neutron themselves say anew when it was, after an undo or a revert."""
+PLUGGED = {"port status": {"ACTIVE", "DOWN"}}
+"""Of a guest that is off: which one, the layer-2 agent says by what came first, plug or binding."""
 SETTLING_SECONDS = 60
 LONG = bool(os.environ.get("CELLMOVE_LONG"))
 
@@ -105,6 +103,7 @@ class Stage:
             keys = (before.keys() | now.keys()) - CLOCKS
             changed = {key: (before.get(key), now.get(key)) for key in keys}
             changed = {key: pair for key, pair in changed.items() if pair[0] != pair[1]}
+            changed = {k: pair for k, pair in changed.items() if set(pair) != PLUGGED.get(k)}
             if not changed:
                 return
             assert time.monotonic() < deadline, f"{changed}: {why}"

@@ -14,6 +14,7 @@ from cellmove.errors import StepFailed
 from cellmove.hosts import disks
 from cellmove.hosts.bases import Hashes, ImageCache
 from cellmove.hosts.disks import Argv, Layout
+from cellmove.hosts.hypervisor import RemoteHypervisor
 from cellmove.hosts.shell import Completed
 from cellmove.model import Disk
 from tests.unit.hosts.images import MIB, edit, make
@@ -35,8 +36,10 @@ class Here:
         timeout_seconds: float = 0,
         sudo: str = "",
         check: bool = True,
+        stdin: bytes = b"",
     ) -> Completed:
-        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        said = stdin.decode()
+        done = subprocess.run(argv, input=said, capture_output=True, text=True, check=False)
         if check and done.returncode:
             raise StepFailed(f"{argv[0]} as {sudo}", done.stderr, f"{timeout_seconds}")
         return Completed(done.stdout, done.stderr, done.returncode)
@@ -70,6 +73,19 @@ def described(cache: Cache, path: Path, *, chain: bool = True) -> Disk:
     argv: Argv = disks.image_info(str(path), "qcow2", chain=chain)
     printed = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
     return disks.disk_of("disk", printed, f"{cache.directory}/_base")
+
+
+def test_what_stood_in_the_way_of_a_directory_is_not_deleted_with_it(tmp_path: Path) -> None:
+    host = RemoteHypervisor("here", Here(), Layout(str(tmp_path)))  # type: ignore[arg-type]
+    foreign = tmp_path / SERVER
+    foreign.symlink_to("/nowhere")
+    host.remove_directory(SERVER)
+    assert foreign.is_symlink()
+    foreign.unlink()
+    (foreign / "disk").mkdir(parents=True)
+    for _ in range(2):
+        host.remove_directory(SERVER)
+    assert not foreign.exists()
 
 
 def test_an_image_is_read_once_however_many_ask_and_anew_when_it_was_gone() -> None:
