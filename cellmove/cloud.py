@@ -369,6 +369,14 @@ class Hosts(Protocol):
         """
         ...
 
+    def no_way(self, source: str, target: str) -> str:
+        """Why copies between these hosts cannot go the way that is configured; empty: they can.
+
+        Raises:
+            StepFailed: the SSH configuration does not say where one of them is.
+        """
+        ...
+
     def bring_base(self, move: Move, base: str, progress: Callable[[Transfer], None]) -> None:
         """Copy a base from the source's image cache into the target's, verified; twice is once.
 

@@ -69,6 +69,8 @@ class SshConfig:
     """The host all hypervisors are reached through; without it they are reached directly."""
     address: str = "{name}"
     """What to call a hypervisor in SSH; `{name}` is the name of its compute service."""
+    relay: Literal["conductor", "bastion"] = "conductor"
+    """Where the two ends of a copy are joined: `bastion` has to be able to sign in to both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,8 @@ class NovaConfig:
     quota_ram_mb: int = 50 * 1024
     nfs_mount_point_base: str = "/var/lib/nova/mnt"
     nfs_mount_options: str = ""
+    cross_az_attach: bool = True
+    """Whether a server may have volumes of another availability zone than its own."""
     block_storage_ips: tuple[str, ...] = ()
     """`host=address` of each whose `my_block_storage_ip` is another address than its `my_ip`."""
 
@@ -168,6 +172,11 @@ SECTIONS: Final[Mapping[str, type]] = {
     "scheduler": Multipliers,
     "journal": JournalConfig,
 }
+_CHOICES: Final = {
+    "database.cell_credentials": ("own", "same"),
+    "ssh.relay": ("conductor", "bastion"),
+    "nova.quota_usage": ("cells", "placement", "none"),
+}
 _LISTS: Final = {
     "database.password_command",
     "journal.password_command",
@@ -175,6 +184,7 @@ _LISTS: Final = {
     "nova.block_storage_ips",
     *("scheduler.isolated_hosts", "scheduler.isolated_images"),
 }
+_FLAGS: Final = {"nova.cross_az_attach"}
 _NUMBERS: Final = {"nova.quota_cores", "nova.quota_ram_mb", "journal.lease_seconds"}
 _FACTORS: Final = {f"scheduler.{each.name}" for each in fields(Multipliers)} - _LISTS
 _PATHS: Final = {
@@ -289,9 +299,11 @@ def _built(values: Mapping[tuple[str, str], Any], base: Path, path: Path | None)
 
 def _typed(
     name: str, value: object, base: Path, path: Path | None
-) -> str | float | tuple[str, ...]:
+) -> str | float | bool | tuple[str, ...]:
     if name in _FACTORS:
         return _factor(name, value, path)
+    if name in _FLAGS:
+        return _flag(name, value, path)
     if name in _NUMBERS:
         return _number(name, value, path)
     if name in _LISTS:
@@ -314,6 +326,13 @@ def _factor(name: str, value: object, path: Path | None) -> float:
     return factor
 
 
+def _flag(name: str, value: object, path: Path | None) -> bool:
+    """Of the file, or as a text of the environment."""
+    if str(value).lower() in ("true", "false"):
+        return str(value).lower() == "true"
+    raise _wrong(path, name, "true or false")
+
+
 def _number(name: str, value: object, path: Path | None) -> int:
     """Of the file, or as a text of the environment."""
     if re.fullmatch(r"-1|\d+", str(value)) and not isinstance(value, bool):
@@ -322,10 +341,9 @@ def _number(name: str, value: object, path: Path | None) -> int:
 
 
 def _check(config: Config) -> None:
-    if config.database.cell_credentials not in ("own", "same"):
-        raise _wrong(config.path, "database.cell_credentials", '"own" or "same"')
-    if config.nova.quota_usage not in ("cells", "placement", "none"):
-        raise _wrong(config.path, "nova.quota_usage", '"cells", "placement" or "none"')
+    _check_choices(config)
+    if config.ssh.relay == "bastion" and not config.ssh.bastion:
+        raise _wrong(config.path, "ssh.relay", '"conductor" where [ssh] names no `bastion`')
     _check_sources(config)
     if config.journal.lease_seconds < LEAST_LEASE_SECONDS:
         wanted = f"a whole number from {LEAST_LEASE_SECONDS} on"
@@ -344,6 +362,14 @@ def _check(config: Config) -> None:
             f"{config.path} has a URL with a password in it, and everybody may read it.",
             _HIDE_IT,
         )
+
+
+def _check_choices(config: Config) -> None:
+    for name, choices in _CHOICES.items():
+        section, _, key = name.partition(".")
+        if getattr(getattr(config, section), key) not in choices:
+            *others, last = (f'"{choice}"' for choice in choices)
+            raise _wrong(config.path, name, f"{', '.join(others)} or {last}")
 
 
 def _check_sources(config: Config) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 Kind = Literal["resize", "migration"]
 """What nova calls it: `migration` when the flavor stays, else `resize`."""
+
+UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+"""As nova writes it."""
 
 GuestState = Literal["running", "paused", "off"]
 
@@ -253,6 +257,8 @@ class VolumeState:
     multiattach: bool
     migrating: bool = False
     """Whether Cinder is moving it to another backend."""
+    zone: str = ""
+    """Availability zone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,6 +98,7 @@ def hosts_of(config: Config, cells: Mapping[str, Database]) -> RemoteHosts:
     return RemoteHosts(
         ssh_config=config.ssh.config,
         bastion=config.ssh.bastion,
+        by_bastion=config.ssh.relay == "bastion",
         address=config.ssh.address,
         instances_path=config.nova.instances_path,
         storage=Storage(

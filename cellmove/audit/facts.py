@@ -182,4 +182,5 @@ def _only(found: Inventory, server: str) -> Inventory:
         {key: value for key, value in found.halves.items() if key == server},
         {key: value for key, value in found.checkpoints.items() if key == server},
         {key: value for key, value in found.exports.items() if key == server},
+        {key: value for key, value in found.plugs.items() if key == server},
     )

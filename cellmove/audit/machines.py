@@ -1,8 +1,8 @@
-"""What hypervisors have, against what nova has there: guests, directories, tools of a move."""
+"""What hypervisors have, against what nova has there: guests, files, ports, tools of a move."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 from cellmove.audit.facts import Facts, Server
@@ -11,6 +11,7 @@ from cellmove.cloud import Cloud
 from cellmove.errors import CellmoveError
 from cellmove.hosts.inventory import Inventory
 from cellmove.hosts.xml import GuestXml
+from cellmove.model import Port
 
 INSTANCES = "/var/lib/nova/instances"
 
@@ -22,6 +23,7 @@ def check(facts: Facts, cloud: Cloud, instances_path: str = INSTANCES) -> Iterat
             yield from _guest(facts, cloud, host, server_id, is_active=is_active)
         for name in found.directories:
             yield from _directory(facts, host, found, name, instances_path)
+        yield from _plugs(facts, host, found)
         yield from _tools(facts, host, found, instances_path)
     yield from _running(facts)
     yield from _missing(facts)
@@ -132,6 +134,28 @@ def _directory(
     )
 
 
+def _plugs(facts: Facts, host: str, found: Inventory) -> Iterator[Finding]:
+    """Ports are plugged where the server is; nova-compute plugs all that it knows as it starts."""
+    for server_id, ports in found.plugs.items():
+        server = facts.server(server_id)
+        if server_id in found.guests or server_id in facts.outside or host in server.places:
+            continue
+        who = "nova has no such server"
+        if server.is_there:
+            who = f"the server is on {(server.here and server.here.host) or 'no host'}"
+        seen = f"{host} has {len(ports)} port(s) of it plugged and no guest, and {who}."
+        yield Finding(
+            "plug-left",
+            Severity.LEFT_OVER,
+            Where(server_id, server.name, _cell(facts, host), host),
+            seen,
+            tuple(
+                f"ssh {host} sudo ovs-vsctl --if-exists del-port tap{each[:11]}" for each in ports
+            ),
+            mend=partial(_unplug, host, server_id, ports),
+        )
+
+
 def _tools(facts: Facts, host: str, found: Inventory, path: str) -> Iterator[Finding]:
     """Checkpoints, half copies and disk servers end with their move."""
     cell = _cell(facts, host)
@@ -179,6 +203,14 @@ def _forget(host: str, home: str, server: str, cloud: Cloud) -> None:
     """Forget a guest that is off: disks and firmware stay, and nova's own guest is elsewhere."""
     if cloud.hosts.reach(home).domain(server) is not None:
         cloud.hosts.reach(host).undefine(server)
+
+
+def _unplug(host: str, server: str, ports: Sequence[str], cloud: Cloud) -> None:
+    """Unplug what no guest has: the server's own host is another one."""
+    hypervisor = cloud.hosts.reach(host)
+    if hypervisor.domain(server) is None:
+        for each in ports:
+            hypervisor.unplug(Port(each, mac="", host=host, status="DOWN", vif_type="ovs"))
 
 
 def _forget_writes(host: str, server: str, cloud: Cloud) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,10 +15,10 @@ from cellmove.cloud import Cloud
 from cellmove.dbcopy.api import servers_named
 from cellmove.errors import CellmoveError, Refused
 from cellmove.journal import Entry
+from cellmove.model import UUID
 
 AGAIN_SECONDS: Final = 3.0
 """Between two looks: what changes meanwhile was only on its way."""
-_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 Moves = Callable[[], Sequence[Entry]]
 
@@ -77,7 +76,7 @@ def scope(
     Raises:
         Refused: there is no such cell, or not just one server of this name.
     """
-    if server is not None and not _UUID.fullmatch(server):
+    if server is not None and not UUID.fullmatch(server):
         found = servers_named(cloud.cells.values(), server)
         if len(found) != 1:
             raise Refused(

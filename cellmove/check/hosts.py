@@ -99,6 +99,7 @@ def privileged(layout: Layout, bridge: str = "br-int") -> list[tuple[str, Argv]]
         switch.unplug(bridge, _PORT),
         switch.ports(bridge),
         switch.attachment(_PORT),
+        switch.records(),
         firmware.exists(nvram),
         firmware.content(nvram),
         firmware.write(nvram),
@@ -119,6 +120,20 @@ def bastion(name: str, connect: Callable[[], None], ssh_config: str) -> Iterator
         yield ok(f"bastion {name}", "host key known, signed in")
 
     yield from guarded(f"bastion {name}", look, _ssh_advice(ssh_config, name))
+
+
+def copies(name: str, obstacle: Callable[[], str]) -> Iterator[Finding]:
+    """Whether the bastion can sign in to a host, where copies are to pass through it alone."""
+
+    def look() -> Iterator[Finding]:
+        if seen := obstacle():
+            do = "Give its account a key and the host's key, or take `relay` out of [ssh]."
+            yield fail(what, f"The bastion cannot sign in: {seen}.", do)
+        else:
+            yield ok(what, "the bastion can sign in")
+
+    what = f"{name}: copies by the bastion"
+    yield from guarded(what, look)
 
 
 def hypervisor(name: str, address: str, far: Far, layout: Layout, ssh_config: str) -> list[Finding]:

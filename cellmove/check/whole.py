@@ -14,10 +14,12 @@ from cellmove.check import databases, hosts, services
 from cellmove.check.far import RemoteFar
 from cellmove.check.findings import Finding, Result, guarded, ok, warn
 from cellmove.check.grants import API_NEEDS, cell_needs
-from cellmove.config import Config, require_database
+from cellmove.config import Config, SshConfig, require_database
 from cellmove.dbcopy.cells import mapped_cells
 from cellmove.dbcopy.database import Database
+from cellmove.hosts import relay
 from cellmove.hosts.disks import Layout
+from cellmove.hosts.openssh import configuration
 from cellmove.hosts.shell import Shells
 from cellmove.journal import Journal
 from cellmove.opening import API_NAME, api_url, cells_of, signed_in
@@ -128,7 +130,7 @@ def _far(config: Config, names: list[str], say: Say) -> Iterator[Finding]:
         fars = [RemoteFar(shells.shell(address)) for address in addresses]
         for far in fars:
             stack.callback(far.close)
-        yield from _each_host(names, addresses, fars, layout, ssh.config)
+        yield from _each_host(names, addresses, fars, layout, ssh)
 
 
 def _each_host(
@@ -136,12 +138,16 @@ def _each_host(
     addresses: Sequence[str],
     fars: Sequence[RemoteFar],
     layout: Layout,
-    ssh_config: str,
+    ssh: SshConfig,
 ) -> Iterator[Finding]:
     """Some at a time; the first one alone, for it opens the way that all others share."""
 
     def look(name: str, address: str, far: RemoteFar) -> list[Finding]:
-        return hosts.hypervisor(name, address, far, layout, ssh_config)
+        found = hosts.hypervisor(name, address, far, layout, ssh.config)
+        if ssh.relay == "bastion":
+            text = configuration(ssh.config, ssh.bastion)
+            found += hosts.copies(name, partial(relay.obstacle, text, ssh.bastion, address))
+        return found
 
     trios = list(zip(names, addresses, fars, strict=True))
     for trio in trios[:1]:

@@ -21,7 +21,7 @@ from cellmove.errors import Exit, Refused, Stopped, Usage
 from cellmove.intake import Actor
 from cellmove.intake.quota import Quota
 from cellmove.interrupts import Interrupts
-from cellmove.journal import Entry, Journal, Mark, default_path, under_way
+from cellmove.journal import Entry, Journal, Mark, default_path
 from cellmove.kept import has_password
 from cellmove.model import Transfer
 from cellmove.notices import Notices, Sender, open_sender
@@ -96,7 +96,7 @@ class Desk:
             return
         for entry in self.journal.entries(only_open=True, brief=True):
             if asked in (entry.move.server, entry.move.name):
-                raise under_way(entry)
+                raise self.journal.refusal(entry)
 
     @contextmanager
     def cloud(
@@ -134,6 +134,7 @@ class Desk:
             policy=opened.policy,
             quota=Quota(nova.quota_usage, nova.quota_cores, nova.quota_ram_mb),
             multipliers=self.config.scheduler,
+            cross_az_attach=nova.cross_az_attach,
         )
 
     @contextmanager

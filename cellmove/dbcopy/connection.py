@@ -20,12 +20,19 @@ from cellmove.dbcopy import tls
 
 CONNECT_TIMEOUT_SECONDS = 10
 ANSWER_TIMEOUT_SECONDS = 60
-LOCK_TIMEOUT_SECONDS = 5
-"""For a row, and for a table whose definition somebody is changing."""
+IDLE_TIMEOUT_SECONDS = 15
+"""After which MariaDB rolls a transaction back when nothing more is heard of it: locks of one whose
+link was cut, or whose machine died, must not stay for the eight hours that are its default."""
+ROW_TIMEOUT_SECONDS = 20
+"""For the lock of a row: longer, so that who takes such a move back gets through."""
+TABLE_TIMEOUT_SECONDS = 5
+"""For a table whose definition somebody is changing."""
+GONE_SECONDS = 60
+"""After which the server closes a connection that is not used."""
 _CONFLICTS = {
     1020: "a row changed since the transaction began",
     1062: "a row with the same unique key exists",
-    1205: f"another transaction held a lock for more than {LOCK_TIMEOUT_SECONDS} s",
+    1205: "another transaction held a lock for too long",
     1213: "another transaction deadlocked with this one",
     1451: "other rows still refer to the row",
     1452: "the row refers to one that does not exist",
@@ -158,7 +165,7 @@ def _mysql_engine(url: sa.URL, name: str) -> sa.Engine:
         hide_parameters=True,
         pool_size=2,
         max_overflow=8,
-        pool_recycle=600,
+        pool_recycle=GONE_SECONDS - 10,
         # close() rolls back what is open: one more round trip at each return buys nothing.
         pool_reset_on_return=None,
         connect_args={
@@ -176,10 +183,12 @@ def _mysql_engine(url: sa.URL, name: str) -> sa.Engine:
 
 _SESSION = (
     "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ; "
-    f"SET SESSION innodb_lock_wait_timeout = {LOCK_TIMEOUT_SECONDS},"
-    f" lock_wait_timeout = {LOCK_TIMEOUT_SECONDS}, sql_mode = 'TRADITIONAL'"
+    f"SET SESSION innodb_lock_wait_timeout = {ROW_TIMEOUT_SECONDS},"
+    f" lock_wait_timeout = {TABLE_TIMEOUT_SECONDS}, wait_timeout = {GONE_SECONDS},"
+    f" sql_mode = 'TRADITIONAL' /*M!100302 , idle_transaction_timeout = {IDLE_TIMEOUT_SECONDS} */"
 )
-"""TRADITIONAL, as nova has it: a value that does not fit is an error, never cut."""
+"""TRADITIONAL, as nova has it: a value that does not fit is an error, never cut. `M!` is read by
+MariaDB alone; MySQL knows nothing between GONE_SECONDS and the end of the transaction."""
 
 
 def _time(text: str) -> Any:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import sqlalchemy as sa
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ResourceClosedError, SQLAlchemyError
 
 from cellmove import errors
 from cellmove.dbcopy.connection import Denied, is_sqlite, open_engine, translated
@@ -144,4 +144,5 @@ def _close(connection: sa.Connection) -> None:
     try:
         connection.close()
     except SQLAlchemyError:
-        connection.invalidate()
+        with suppress(ResourceClosedError):  # SQLAlchemy has seen itself that it is broken.
+            connection.invalidate()

@@ -12,10 +12,9 @@ from typing import Final
 from cellmove.errors import StepFailed
 from cellmove.hosts import disks
 from cellmove.hosts.disks import Argv, Layout
-from cellmove.hosts.far import far_program
 from cellmove.hosts.inventory import directories
 from cellmove.hosts.shell import Completed, Shell
-from cellmove.hosts.transfer import STALL_SECONDS, End
+from cellmove.hosts.transfer import End, program
 from cellmove.model import Disk
 
 _SECONDS: Final = 60
@@ -78,9 +77,8 @@ class ImageCache(ABC):
 
         def read() -> str:
             end = self.base_end(server, base)
-            how = ("hash", str(STALL_SECONDS), "0", "", "", end.socket)
-            command = far_program("stream.py", *how, *end.server)
-            told = self._shell.run(command, timeout_seconds=_LONG_SECONDS).stderr.splitlines()
+            done = self._shell.run(program(end, "hash"), timeout_seconds=_LONG_SECONDS)
+            told = done.stderr.splitlines()
             return next(line for line in told if line.startswith("cellmove-hash"))
 
         return self._hashes.of((self._shell.host, base), read)

@@ -15,11 +15,11 @@ from lxml import etree
 
 from cellmove.errors import StepFailed
 from cellmove.hosts.tree import parsed
+from cellmove.model import UUID
 
 ConnectionInfo = Mapping[str, object]
 """Cinder's connection_info as nova stores it: driver_volume_type, data, serial, ..."""
 
-_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _EXPORT: Final = re.compile(r"[A-Za-z0-9\[][A-Za-z0-9_.:\]-]*:/[A-Za-z0-9_./-]*")
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _OPTIONS: Final = re.compile(r"-o [A-Za-z0-9_=.,:-]+")
@@ -130,7 +130,7 @@ def _volume_disks(root: etree._Element) -> Iterator[tuple[str, etree._Element]]:
         source = disk.find("source")
         path = "" if source is None else source.get("file", "")
         serial = (disk.findtext("serial") or "").strip()
-        if _UUID.fullmatch(serial) and local not in path:
+        if UUID.fullmatch(serial) and local not in path:
             yield serial, disk
 
 

@@ -18,7 +18,10 @@ _CHUNK = 1 << 18
 
 
 class Bridge:
-    """Every connection to `path` gets a channel of its own; only this user can connect."""
+    """Joins the one connection to `path`, which only this user can make, with a channel.
+
+    The path is gone as soon as somebody has connected: a process that is killed leaves no litter.
+    """
 
     def __init__(self, channel: Callable[[], paramiko.Channel], command: str) -> None:
         """`channel` opens a channel to the host; `command` is what runs there."""
@@ -27,38 +30,41 @@ class Bridge:
         self._directory = tempfile.mkdtemp(prefix="cellmove-")  # Mode 0700.
         self.path = str(Path(self._directory, "socket"))
         self.why_not: Exception | None = None
-        """Why the last connection found nobody at the other end."""
-        self._open: list[tuple[socket.socket, paramiko.Channel]] = []
+        """Why the connection found nobody at the other end."""
+        self._ends: list[socket.socket | paramiko.Channel] = []
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(self.path)
         self._listener.listen()
         threading.Thread(target=self._accept, name="bridge", daemon=True).start()
 
     def close(self) -> None:
-        """Break all connections; whoever waits on one gets an error."""
+        """Break the connection; whoever waits on it gets an error."""
+        self._listen_no_more()
+        _end(*self._ends)
+
+    def _listen_no_more(self) -> None:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        for near, far in self._open:
-            _end(near, far)
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self._listener.accept()
-            except OSError:
-                return
-            try:
-                far = self._channel()
-                far.exec_command(self._command)
-            except (CellmoveError, OSError, EOFError, paramiko.SSHException) as error:
-                self.why_not = error
-                near.close()
-                continue
-            self._open.append((near, far))
-            for pump in (_there, _back):
-                threading.Thread(target=pump, args=(near, far), daemon=True).start()
+        try:
+            near, _ = self._listener.accept()
+        except OSError:
+            return
+        self._listen_no_more()
+        self._ends.append(near)
+        try:
+            far = self._channel()
+            self._ends.append(far)
+            far.exec_command(self._command)
+        except (CellmoveError, OSError, EOFError, paramiko.SSHException) as error:
+            self.why_not = error
+            near.close()
+            return
+        for pump in (_there, _back):
+            threading.Thread(target=pump, args=(near, far), daemon=True).start()
 
 
 def _there(near: socket.socket, far: paramiko.Channel) -> None:
@@ -80,8 +86,9 @@ def _back(near: socket.socket, far: paramiko.Channel) -> None:
         _end(near, far)
 
 
-def _end(near: socket.socket, far: paramiko.Channel) -> None:
-    with contextlib.suppress(OSError):
-        near.shutdown(socket.SHUT_RDWR)
-    near.close()
-    far.close()
+def _end(*ends: socket.socket | paramiko.Channel) -> None:
+    for end in ends:
+        if isinstance(end, socket.socket):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)  # Wakes whoever reads it.
+        end.close()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from cellmove.errors import StepFailed
-from cellmove.model import Disk
+from cellmove.model import UUID, Disk
 
 Argv = tuple[str, ...]
 
@@ -27,7 +27,6 @@ FORMATS: Final = ("qcow2", "raw")
 BITMAP_VERSION: Final = 3
 """Of qcow2: since this one a file can hold dirty bitmaps (qemu-img calls it compat 1.1)."""
 
-_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _DISK: Final = re.compile(r"disk(\.[a-z0-9]+)?")
 _BASE: Final = re.compile(r"[0-9a-f]{40}")
 _BITMAP: Final = re.compile(r"cellmove-[0-9a-f]{8}-[0-9]+")
@@ -45,7 +44,7 @@ def checked_uuid(value: str) -> str:
     Raises:
         StepFailed: it is something else; it must not become part of a path or a command.
     """
-    return _checked(_UUID, value, "a UUID")
+    return _checked(UUID, value, "a UUID")
 
 
 def checked_disk(name: str) -> str:
@@ -210,9 +209,10 @@ def image_server(
 ) -> Argv:
     """Serve an image to one client, and end when it hangs up (both are qemu-nbd's default).
 
-    With `bitmap`, that dirty bitmap of the image can be read, too.
+    One that is written to has two: who writes, and who reads that back. With `bitmap`, that dirty
+    bitmap of the image can be read, too.
     """
-    mode = ("--read-only",) if read_only else ()
+    mode = ("--read-only",) if read_only else ("--shared=2",)
     dirty = ("--bitmap=" + _checked(_BITMAP, bitmap, "a bitmap of ours"),) if bitmap else ()
     image = ("--format=" + _checked_format(image_format), "--cache=none", "--socket=" + socket)
     return ("/usr/bin/qemu-nbd", *mode, *dirty, *image, path)

@@ -11,7 +11,7 @@ from cellmove.hosts.disks import Argv
 
 Program = Literal["leash.py", "stream.py"]
 
-_OURS = re.compile(r"^from cellmove\.hosts\.(\w+) import .*$", re.MULTILINE)
+_OURS = re.compile(r"^from cellmove\.hosts\.(\w+) import (?:\([^)]*\)|.*)$", re.MULTILINE)
 
 
 def far_program(name: Program, *arguments: str) -> Argv:
@@ -24,6 +24,14 @@ def far_program(name: Program, *arguments: str) -> Argv:
 
 @functools.cache
 def _source(name: str) -> str:
-    """The program's text, with what it imports of ours in the place of the import."""
-    text = files("cellmove.hosts").joinpath(name).read_text()
-    return _OURS.sub(lambda found: _source(f"{found[1]}.py"), text)
+    """The program's text, with what it imports of ours in the place of the first such import."""
+    had: set[str] = set()
+
+    def text(module: str) -> str:
+        if module in had:
+            return ""
+        had.add(module)
+        read = files("cellmove.hosts").joinpath(f"{module}.py").read_text()
+        return _OURS.sub(lambda found: text(found[1]), read)
+
+    return text(name.removesuffix(".py"))

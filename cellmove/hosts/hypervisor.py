@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ from cellmove.hosts.guests import Guests
 from cellmove.hosts.inventory import Inventory
 from cellmove.hosts.machine import Offer, console_ports, listened, listening
 from cellmove.hosts.shell import Completed, Shell
-from cellmove.hosts.transfer import End
+from cellmove.hosts.transfer import End, program
 from cellmove.hosts.warm import WarmDisks
 from cellmove.hosts.xml import GuestXml
 from cellmove.model import Disk, Domain, Port
@@ -23,6 +24,9 @@ from cellmove.model import Disk, Domain, Port
 _SHORT_SECONDS = 60
 _DELETE_SECONDS = 600
 """A large file is not deleted at once by every file system. As in sudoers.j2."""
+_READ_SECONDS = 24 * 3600
+"""For the largest disk: where nothing moves, `stream.py` gives up much sooner by itself."""
+_WINDOW = re.compile(r"^cellmove-window (\d{1,19}) ([0-9a-f]{64})$", re.MULTILINE)
 
 
 class RemoteHypervisor(ImageCache):
@@ -209,6 +213,21 @@ class RemoteHypervisor(ImageCache):
         base = self._layout.base(disk.base) if disk.chained else ""
         self._as_nova(disks.image_create(half, disk.format, size_bytes, base))
 
+    def known(self, server: str, disk: Disk, size_bytes: int) -> Mapping[int, str]:
+        """What an earlier copy has left of a disk: offset -> hash of what follows; empty: nothing.
+
+        It is no proof, but what is the same at the source need not be sent again.
+        """
+        half = self._layout.half(server, disk.name)
+        info = self._as_nova(disks.image_info(half, disk.format, chain=False), check=False)
+        if info.status or disks.disk_of(disk.name, info.stdout).size_bytes != size_bytes:
+            return {}
+        reads = program(self.writing_end(server, disk), "windows")
+        told = self._shell.run(reads, timeout_seconds=_READ_SECONDS, check=False)
+        if told.status:  # It cannot be read: another is begun in its place.
+            return {}
+        return {int(start): digest for start, digest in _WINDOW.findall(told.stderr)}
+
     def why_cold(self, server: str, disks_: Sequence[Disk]) -> Mapping[str, str]:
         """Disk name -> why it cannot be copied while the guest runs; empty when it can."""
         domain = self.domain(server)
@@ -234,12 +253,15 @@ class RemoteHypervisor(ImageCache):
             disks.keep_whole(layout.half(server, disk.name), layout.disk(server, disk.name))
         )
 
-    def reading_end(self, server: str, disk: Disk, bitmap: str = "") -> End:
-        """How the disk's content is read here: all of it, or what a bitmap of it names."""
+    def reading_end(
+        self, server: str, disk: Disk, bitmap: str = "", known: Mapping[int, str] | None = None
+    ) -> End:
+        """How the disk is read here: all of it, what a bitmap names, or what is not `known`."""
         path, socket = self._layout.disk(server, disk.name), self._layout.socket(server, disk.name)
         command = disks.image_server(path, disk.format, socket, read_only=True, bitmap=bitmap)
         base = self.base_end(server, disk.base) if disk.chained and not bitmap else None
-        return End(self._shell.host, socket, disks.as_user("nova", command), "", bitmap, base)
+        serves = disks.as_user("nova", command)
+        return End(self._shell.host, socket, serves, "", bitmap, base, known or {})
 
     def writing_end(self, server: str, disk: Disk) -> End:
         """How the image of `begin_disk` is written here."""

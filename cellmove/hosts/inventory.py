@@ -1,4 +1,4 @@
-"""All that a hypervisor has of servers: guests, directories, and what moves leave there."""
+"""All that a hypervisor has of servers: guests, files, ports, and what moves leave there."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any, Final
 
 import libvirt
 
-from cellmove.hosts import backup, disks
+from cellmove.hosts import backup, disks, switch
 from cellmove.hosts.disks import HALF, Argv, Layout
 from cellmove.hosts.guests import Guests
 from cellmove.hosts.shell import Shell
+from cellmove.model import UUID
 
 LOCAL: Final = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "overlay", "tmpfs"})
 """File systems that are one host's alone."""
 SECONDS: Final = 60
-_UUID: Final = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-_DIRECTORY: Final = re.compile(rf"({_UUID})(?:_resize|_del)?")
+_DIRECTORY: Final = re.compile(rf"({UUID.pattern})(?:_resize|_del)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +37,12 @@ class Inventory:
     """Server -> names of our checkpoints of its guest."""
     exports: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """Server -> ids of the processes of ours that serve its disks."""
+    plugs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Server -> ids of its ports that are plugged into Open vSwitch."""
 
 
 def read(shell: Shell, layout: Layout, guests: Guests) -> Inventory:
-    """Look once: two questions to libvirt, four commands.
+    """Look once: two questions to libvirt, five commands.
 
     Raises:
         Unreachable: the host or its libvirt does not answer.
@@ -52,6 +54,8 @@ def read(shell: Shell, layout: Layout, guests: Guests) -> Inventory:
     found = shell.run(find_halves(path), timeout_seconds=SECONDS, sudo="nova").stdout
     # ps ends with 1 when there is no such process.
     served = shell.run(processes(), timeout_seconds=SECONDS, check=False).stdout
+    # A host may have another switch.
+    plugged = shell.run(switch.records(), timeout_seconds=SECONDS, sudo="root", check=False).stdout
     kind = shell.run(file_system(path), timeout_seconds=SECONDS).stdout
     return Inventory(
         known,
@@ -60,6 +64,7 @@ def read(shell: Shell, layout: Layout, guests: Guests) -> Inventory:
         halves(found),
         noted,
         exports(served, layout.socket_path),
+        switch.plugs(plugged),
     )
 
 
@@ -112,7 +117,8 @@ def halves(found: str) -> dict[str, tuple[str, ...]]:
 
 def exports(printed: str, socket_path: str) -> dict[str, tuple[int, ...]]:
     """Server -> processes of what `processes` gave that listen in this directory of ours."""
-    ours = re.compile(rf"\s*(\d+) .*--socket={re.escape(socket_path)}/({_UUID})-disk\S*[.]sock")
+    socket = rf"{re.escape(socket_path)}/({UUID.pattern})-disk\S*[.]sock"
+    ours = re.compile(rf"\s*(\d+) .*--socket={socket}")
     made: dict[str, tuple[int, ...]] = {}
     for found in filter(None, map(ours.match, printed.splitlines())):
         made[found[2]] = (*made.get(found[2], ()), int(found[1]))

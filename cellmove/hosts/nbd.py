@@ -57,6 +57,8 @@ class Disk:
         self._pending: Dict[int, Answer] = {}
         self._done: Dict[int, Answer] = {}
         self._cookie = 0
+        self.written = 0
+        """Where the last change ends."""
         context = "qemu:dirty-bitmap:" + bitmap if bitmap else "base:allocation"
         self.size = 0
         self.is_part = bool(bitmap)
@@ -68,10 +70,10 @@ class Disk:
             raise
         self._socket.settimeout(None)
 
-    def data_parts(self) -> List[Part]:
-        """The parts that may hold something, in order; each is a whole block."""
+    def data_parts(self, start: int = 0, stop: int = 1 << 63) -> List[Part]:
+        """The parts that may hold something, in order; each is a whole block, as are the limits."""
         parts: List[Part] = []
-        for offset, end, flags in self._extents():
+        for offset, end, flags in self._extents(start, min(stop, self.size)):
             if not flags & IS_ZERO:
                 first = offset - offset % BLOCK
                 if parts and parts[-1][0] == first:
@@ -83,21 +85,26 @@ class Disk:
     def dirty_parts(self) -> List[Part]:
         """The parts that the bitmap names, in order."""
         parts: List[Part] = []
-        for offset, end, flags in self._extents():
+        for offset, end, flags in self._extents(0, self.size):
             if flags & IS_DIRTY:
                 parts.extend((at, min(BLOCK, end - at)) for at in range(offset, end, BLOCK))
         return parts
 
-    def _extents(self) -> Iterator[Extent]:
-        """All of the disk, in order: what is allocated, or what is dirty if there is a bitmap."""
-        position = 0
-        while position < self.size:
-            cookie = self._ask(STATUS, position, min(self.size - position, 1 << 30))
+    @property
+    def settled(self) -> int:
+        """Before this offset nothing is on its way that was to be written in order."""
+        offsets = [answer.offset for answer in self._pending.values()]
+        return min(offsets) if offsets else self.written
+
+    def _extents(self, position: int, stop: int) -> Iterator[Extent]:
+        """A range, in order: what is allocated, or what is dirty if there is a bitmap."""
+        while position < stop:
+            cookie = self._ask(STATUS, position, min(stop - position, 1 << 30))
             extents = self._wait(cookie).extents
             if not extents:
                 raise StreamError("the server tells nothing of its extents")
             for length, flags in extents:
-                end = min(position + length, self.size)
+                end = min(position + length, stop)
                 yield position, end, flags
                 position = end
 
@@ -129,6 +136,7 @@ class Disk:
         while len(self._pending) >= DEPTH:
             self._receive()
         self._ask(kind, offset, length, data)
+        self.written = offset + length
         self._done.clear()
 
     def flush(self) -> None:

@@ -12,13 +12,15 @@ from types import TracebackType
 from typing import Final, Self
 
 from cellmove.errors import CellmoveError, StepFailed, Unreachable
+from cellmove.hosts import relay
 from cellmove.hosts.bases import Hashes
 from cellmove.hosts.connect import STORAGE, Storage
 from cellmove.hosts.disks import Layout
 from cellmove.hosts.hypervisor import RemoteHypervisor
+from cellmove.hosts.openssh import configuration
 from cellmove.hosts.precopy import Precopy
 from cellmove.hosts.shell import Shells
-from cellmove.hosts.transfer import UNHELD, End, Masters, Pace, carry, configuration
+from cellmove.hosts.transfer import UNHELD, End, Masters, Pace, carry
 from cellmove.model import Disk, Move, Transfer
 
 _JOIN_SECONDS: Final = 1
@@ -33,6 +35,7 @@ class RemoteHosts:
         *,
         ssh_config: str = "~/.ssh/config",
         bastion: str = "",
+        by_bastion: bool = False,
         address: str = "{name}",
         instances_path: str = "/var/lib/nova/instances",
         bridge: str = "br-int",
@@ -42,10 +45,10 @@ class RemoteHosts:
         """Nothing is opened yet.
 
         `ssh_config`: path of the user's SSH configuration. `bastion`: the bastion's name in it;
-        empty: hosts are reached directly. `address`: what a host is called there, made of `{name}`
-        (`services.host`). `instances_path`: nova's, the same on all hosts. `bridge`: Open
-        vSwitch's integration bridge. `storage`: what nova-compute is told of volumes. `hashes`: of
-        images, known from before.
+        empty: hosts are reached directly. `by_bastion`: copies pass through it alone. `address`:
+        what a host is called there, made of `{name}` (`services.host`). `instances_path`: nova's,
+        the same on all hosts. `bridge`: Open vSwitch's integration bridge. `storage`: what
+        nova-compute is told of volumes. `hashes`: of images, known from before.
 
         Raises:
             Unreachable: the SSH configuration cannot be read, or `address` is no such template.
@@ -53,6 +56,7 @@ class RemoteHosts:
         self._shells = Shells(ssh_config, bastion)
         self._masters = Masters()
         self._configuration = configuration(ssh_config, bastion, self._masters.directory)
+        self._relay = bastion if by_bastion else ""
         self._address = address
         self._layout = Layout(instances_path)
         self._bridge = bridge
@@ -125,8 +129,8 @@ class RemoteHosts:
     ) -> None:
         """Copy a stopped guest's disk from the move's source to its target, verified.
 
-        Of a disk that was copied while the guest ran, only what was written since is copied: if
-        that is not known for sure, all of it is.
+        Of a disk that was copied while the guest ran, only what was written since is copied. If
+        that is not known for sure, or a copy broke off, what the target has is compared.
 
         Raises:
             StepFailed: the guest runs, the copy broke, or it differs.
@@ -137,15 +141,14 @@ class RemoteHosts:
         if disk.warm and disk.name in target.halves(move.server):
             bitmap = source.warm.bitmap(move.server, disk, move.id)
             is_whole = source.warm.is_fixed(move.server, disk, move.id)
-        if not bitmap and not is_whole:
+        known = {} if bitmap or is_whole else target.known(move.server, disk, size_bytes)
+        if not bitmap and not is_whole and not known:
             target.begin_disk(move.server, disk, size_bytes)
         if not is_whole:
-            carry(
-                source.reading_end(move.server, disk, bitmap),
+            self._carry(
+                source.reading_end(move.server, disk, bitmap, known),
                 target.writing_end(move.server, disk),
-                self._configuration,
                 lambda done, total: progress(Transfer(disk.name, done, total)),
-                self._pace,
             )
         target.finish_disk(move.server, disk)
 
@@ -161,12 +164,10 @@ class RemoteHosts:
                 return
             disk = source.base_disk(base)
             target.begin_disk(move.server, disk, disk.size_bytes)
-            carry(
+            self._carry(
                 source.base_end(move.server, base),
                 target.writing_end(move.server, disk),
-                self._configuration,
                 lambda done, total: progress(Transfer(disk.name, done, total)),
-                self._pace,
             )
             target.adopt_base(move.server, base)
 
@@ -185,13 +186,12 @@ class RemoteHosts:
         warm = tuple(disk for disk in move.disks if disk.warm)
         fixed = source.warm.fixed(move.server, warm)
         addresses = map(self._address_of, (move.source.name, move.target.name))
-        self._masters.keep(addresses, self._configuration)
+        self._masters.keep((self._relay,) if self._relay else addresses, self._configuration)
 
         def copy(disk: Disk, end: End, told: Callable[[int, int], None]) -> None:
             if disk.chained and not end.bitmap:
                 end = replace(end, base=source.base_end(move.server, disk.base))
-            to = target.writing_end(move.server, disk)
-            carry(end, to, self._configuration, told, self._pace)
+            self._carry(end, target.writing_end(move.server, disk), told)
 
         def begin_anew() -> None:
             for disk in warm:
@@ -212,6 +212,20 @@ class RemoteHosts:
         self._hypervisors.clear()
         self._masters.close()
         self._shells.close()
+
+    def no_way(self, source: str, target: str) -> str:
+        """Why copies cannot pass through the bastion alone, where they shall; empty: they can.
+
+        Raises:
+            StepFailed: the SSH configuration does not say where one of them is.
+        """
+        if not self._relay:
+            return ""
+        hosts = self._address_of(source), self._address_of(target)
+        return relay.obstacle(self._configuration, self._relay, *hosts)
+
+    def _carry(self, source: End, target: End, told: Callable[[int, int], None]) -> None:
+        carry(source, target, self._configuration, told, self._pace, relay=self._relay)
 
     def _address_of(self, name: str) -> str:
         try:

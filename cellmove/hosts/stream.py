@@ -4,79 +4,57 @@
     pack STALL_SECONDS LIMIT EXPORT BITMAP SOCKET SERVER... [--base SOCKET SERVER...]
     receive STALL_SECONDS LIMIT EXPORT BITMAP SOCKET SERVER...
     hash STALL_SECONDS LIMIT EXPORT BITMAP SOCKET SERVER...
+    windows STALL_SECONDS LIMIT EXPORT BITMAP SOCKET SERVER...
 
 `send` reads a disk and writes the stream to standard output, and so does `pack`, which makes data
 smaller where a sample shows that it can; `receive` writes the stream from standard input to a disk;
-`hash` only reads. LIMIT is how many bytes a second are sent at most; 0: as many as can be. EXPORT
-is the disk's name at its server, most often none. With a BITMAP only what that dirty bitmap names
-is sent, and the receiver's disk is changed there and nowhere else. SERVER is the command of a
-qemu-nbd that serves the disk at SOCKET to one client and ends when that hangs up: whatever happens
-to us, nothing stays behind. Without SERVER somebody else's is there already: that of a running
-guest's backup. `--base` serves what the disk lies on and the receiver has, too: only what differs
-from it is sent, and the hash is of all that the disk shows.
+`hash` only reads, and so does `windows`, which says the hash of each part of what an earlier copy
+has left: with `--known` (the last argument) the sender hears that on its standard input, after the
+number of lines. LIMIT is how many bytes a second are sent at most; 0: as many as can be. EXPORT is
+the disk's name at its server, most often none. With a BITMAP only what that dirty bitmap names is
+sent, and the receiver's disk is changed there and nowhere else. SERVER is the command of a
+qemu-nbd that serves the disk at SOCKET, for `receive` to two clients (who writes, and who reads
+that back), and ends when all have hung up: whatever happens to us, nothing stays behind. Without
+SERVER somebody else's is there already: that of a running guest's backup. `--base` serves what the
+disk lies on and the receiver has, too: only what differs from it is sent, and the hash is of all
+that the disk shows.
 
 Both ends say on standard error how far they are and, last, the hash of the content:
-`cellmove-total N`, `cellmove-done N`, `cellmove-verified N`, `cellmove-hash HEX`.
-
-The stream: magic, size of the disk, whether it is a part, then frames of offset, length and data;
-only data that is not zero travels. In a part, or over a base, zeros are frames, too: of their
-offset with the bit ZERO, and no data. Packed data has the bit PACKED, and is what zlib makes of it:
-all that every Python has. A frame with no length says that the sender lives. The last has the
-offset END and carries the hash, so a stream that breaks is not taken for a whole one.
+`cellmove-total N`, `cellmove-done N` and `cellmove-hash HEX` of what is read, `cellmove-verified N`
+and `cellmove-found HEX` of what was written.
 """
 
-# This file runs where no cellmove is, with the text of `nbd.py` for its import (`far.py`):
-# old Python, old spelling of types.
+# This file runs where no cellmove is, with the text of what it imports of ours in the place of the
+# imports (`far.py`): old Python, old spelling of types.
 # ruff: noqa: B905, PTH108, PTH110, UP006, UP035, UP041, UP045
 
-import hashlib
 import itertools
 import os
+import queue
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
 import time
-import zlib
-from typing import BinaryIO, Iterator, List, Optional, Tuple
+from typing import BinaryIO, Dict, Iterator, List, Optional, Tuple
 
-from cellmove.hosts.nbd import BLOCK, Disk, NoContext, Part, StreamError
+from cellmove.hosts.content import (
+    WINDOW,
+    ZEROS,
+    Content,
+    all_parts,
+    below,
+    changes,
+    digest_of,
+    judged,
+    with_known,
+)
+from cellmove.hosts.nbd import Disk, NoContext, Part, StreamError
+from cellmove.hosts.wire import END, HEAD, MAGIC, ZERO, Pace, Packer, Wire, exactly, frames
 
-PIECE = 1 << 16
-"""Zeros are left out in pieces of this size: a cluster of qcow2."""
-ZEROS = bytes(BLOCK)
-MAGIC = b"CELLMOVE-DISK-3\n"
-HEAD = struct.Struct(">QB")
-FRAME = struct.Struct(">QI")
-END = (1 << 64) - 1
-ZERO, PACKED = 1 << 63, 1 << 62
-WORTH = 0.8
-"""Data is packed if no more than this part of it is left; else the next SKIPPED are not tried."""
-SKIPPED = 15
 SERVER_SECONDS = 60
 """How long a server may take to begin, and to end."""
-
-
-class Content:
-    """Hash of what is read: the same however it is allocated and cut, and whatever zeros follow."""
-
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256()
-
-    def add(self, offset: int, data: bytearray) -> None:
-        """Take what comes next; offsets grow, and are whole pieces."""
-        view = memoryview(data)
-        for start, end in runs(data):
-            for position in range(start, end, PIECE):
-                piece = view[position : min(position + PIECE, end)]
-                self._hash.update(struct.pack(">Q", offset + position))
-                self._hash.update(piece)
-                self._hash.update(ZEROS[: PIECE - len(piece)])
-
-    def hexdigest(self) -> str:
-        return self._hash.hexdigest()
 
 
 class Meter:
@@ -103,146 +81,49 @@ class Meter:
         tell(self._word, self._done)
 
 
-class Pace:
-    """Holds a sender to so many bytes a second; 0: it is not held."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._due = 0.0
-        """When all that was sent so far would have been sent at just that rate."""
-
-    def sent(self, count: int) -> None:
-        """Wait until this much more may have been sent; time not used is not saved up."""
-        if not self._limit:
-            return
-        now = time.monotonic()
-        self._due = max(self._due, now) + count / self._limit
-        time.sleep(self._due - now)
-
-
-class Packer:
-    """Makes data smaller as long as that is worth its time."""
-
-    def __init__(self) -> None:
-        self._skip = 0
-
-    def packed(self, data: memoryview) -> Optional[bytes]:
-        """The same in less; None: it is not much less, or what came lately was not."""
-        if self._skip:
-            self._skip -= 1
-            return None
-        small = zlib.compress(data, 1)
-        if len(small) <= len(data) * WORTH:
-            return small
-        self._skip = SKIPPED
-        return None
-
-
-class Wire:
-    """The stream, as its sender sees it."""
-
-    def __init__(self, out: BinaryIO, pace: Pace, packer: Optional[Packer] = None) -> None:
-        self._out = out
-        self._pace = pace
-        self._packer = packer
-        self.sent = 0
-        """Bytes of data, as they travel."""
-
-    def begin(self, disk: Disk) -> None:
-        self._out.write(MAGIC + HEAD.pack(disk.size, disk.is_part))
-
-    def data(self, offset: int, data: memoryview) -> None:
-        small = self._packer.packed(data) if self._packer else None
-        going = data if small is None else small
-        self._out.write(FRAME.pack(offset | (0 if small is None else PACKED), len(going)))
-        self._out.write(going)
-        self._pace.sent(len(going))
-        self.sent += len(going)
-
-    def zeros(self, offset: int, length: int) -> None:
-        self._out.write(FRAME.pack(offset | ZERO, length))
-
-    def alive(self) -> None:
-        """Somebody reads on, though there is nothing to write."""
-        self._out.write(FRAME.pack(0, 0))
-        self._out.flush()
-
-    def end(self, digest: str) -> None:
-        self._out.write(FRAME.pack(END, len(digest)) + digest.encode())
-        self._out.flush()
-
-
 def tell(word: str, value: object) -> None:
     """One line for the other side of the SSH connection."""
     sys.stderr.write(f"cellmove-{word} {value}\n")
     sys.stderr.flush()
 
 
-def runs(block: bytearray) -> Iterator[Tuple[int, int]]:
-    """Start and end of what is not zero in a block."""
-    start = None
-    for position in range(0, len(block), PIECE):
-        piece = block[position : position + PIECE]
-        if piece == ZEROS[: len(piece)]:
-            if start is not None:
-                yield start, position
-            start = None
-        elif start is None:
-            start = position
-    if start is not None:
-        yield start, len(block)
+def tell_windows(disk: Disk, meter: Meter) -> None:
+    """Say the hash of each window in which the disk may hold something."""
+    by_window = itertools.groupby(disk.data_parts(), lambda part: part[0] // WINDOW)
+    for number, parts in by_window:
+        blocks = list(disk.read(parts))
+        tell("window", f"{number * WINDOW} {digest_of(blocks)}")
+        meter.moved(sum(len(block) for _, block in blocks))
 
 
-def changes(block: bytearray, under: Optional[bytes]) -> Iterator[Tuple[int, int, bool]]:
-    """Start and end of what is not as below it, and whether it is data; the rest of it is zeros.
+def read_known(stream: BinaryIO) -> Dict[int, str]:
+    """What `tell_windows` told of the receiver's disk: how many, then a line for each."""
+    lines = [stream.readline().decode().split() for _ in range(int(stream.readline()))]
+    return {int(start): digest for start, digest in lines}
 
-    Nothing known of what is below: all differs.
+
+def send(
+    disk: Disk,
+    wire: Wire,
+    meter: Meter,
+    base: Optional[Disk] = None,
+    known: Optional[Dict[int, str]] = None,
+) -> None:
+    """Write the disk's content to a stream: all of it, what its bitmap names, or what differs.
+
+    `known`: what the receiver holds already; of a window that has the same hash nothing is sent.
     """
-    start, last = 0, ""
-    for position in range(0, len(block), PIECE):
-        piece = block[position : position + PIECE]
-        if under is not None and piece == under[position : position + PIECE]:
-            kind = ""
-        else:
-            kind = "zeros" if piece == ZEROS[: len(piece)] else "data"
-        if kind != last:
-            if last:
-                yield start, position, last == "data"
-            start, last = position, kind
-    if last:
-        yield start, len(block), last == "data"
-
-
-def below(base: Disk, parts: List[Part]) -> Iterator[bytes]:
-    """What the base has in each part: zeros where it has ended."""
-    inside = [(at, min(length, base.size - at)) for at, length in parts if at < base.size]
-    read = base.read(inside)
-    for at, length in parts:
-        found = bytes(next(read)[1]) if at < base.size else b""
-        yield found + ZEROS[: length - len(found)]
-
-
-def all_parts(disk: Disk, base: Disk) -> List[Part]:
-    """The parts in which the disk or its base may hold something, in order."""
-    held = [at for at, _ in disk.data_parts() + base.data_parts() if at < disk.size]
-    return [(at, min(BLOCK, disk.size - at)) for at in sorted(set(held))]
-
-
-def send(disk: Disk, wire: Wire, meter: Meter, base: Optional[Disk] = None) -> None:
-    """Write the disk's content to a stream: all of it, what its bitmap names, or what differs."""
     content = Content()
     if disk.is_part:
         parts = disk.dirty_parts()
         unders: Iterator[Optional[bytes]] = itertools.repeat(None)
-    elif base:
-        parts = all_parts(disk, base)
-        unders = below(base, parts)
     else:
-        parts = disk.data_parts()
-        unders = itertools.repeat(ZEROS)
+        held = all_parts(disk, base) if base else disk.data_parts()
+        parts = with_known(held, known or {}, disk.size)
+        unders = below(base, parts) if base else itertools.repeat(ZEROS)
     tell("total", sum(length for _, length in parts))
     wire.begin(disk)
-    for (offset, block), under in zip(disk.read(parts), unders):
+    for (offset, block), under in judged(zip(disk.read(parts), unders), known or {}):
         content.add(offset, block)
         for start, stop, is_data in changes(block, under):
             if is_data:
@@ -258,76 +139,103 @@ def send(disk: Disk, wire: Wire, meter: Meter, base: Optional[Disk] = None) -> N
     tell("hash", digest)
 
 
-def frames(stream: BinaryIO) -> Iterator[Tuple[int, bytes]]:
-    """Offset, of zeros with the bit ZERO, and data of each frame; the last has the offset END."""
-    while True:
-        offset, length = FRAME.unpack(exactly(stream, FRAME.size))
-        if length > BLOCK:
-            raise StreamError("the stream is damaged")
-        if offset == END:
-            yield offset, exactly(stream, length)
-            return
-        if offset & ZERO:
-            yield offset, ZEROS[:length]
-        elif offset & PACKED:
-            yield offset - PACKED, unpacked(exactly(stream, length))
-        else:
-            yield offset, exactly(stream, length)
+class Proof:
+    """Reads a disk back behind somebody who writes it in order, over a connection of its own.
 
-
-def unpacked(small: bytes) -> bytes:
-    """What was packed, a block at most.
-
-    Raises:
-        StreamError: it is nothing like that.
+    So a copy is proved almost as soon as it has arrived. What is there that nobody sent is read,
+    too, and makes another hash.
     """
-    unpacking = zlib.decompressobj()
-    try:
-        data = unpacking.decompress(small, BLOCK)
-    except zlib.error:
-        data = b""
-    if not unpacking.eof:
-        raise StreamError("the stream is damaged")
-    return data
+
+    def __init__(self, disk: Disk, stall_seconds: int) -> None:
+        self._disk = disk
+        self._content = Content()
+        self._meter = Meter("verified", stall_seconds)
+        self._upto = 0
+        self._stops = queue.Queue()  # type: queue.Queue[Optional[int]]
+        self._failure: Optional[Exception] = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def settled(self, offset: int) -> None:
+        """Nothing is written before this offset any more."""
+        stop = offset - offset % WINDOW
+        if stop > self._upto:
+            self._upto = stop
+            self._stops.put(stop)
+
+    def digest(self) -> str:
+        """The hash of all that the disk holds; nothing is written any more."""
+        self._stops.put(self._disk.size)
+        self._stops.put(None)
+        self._thread.join()
+        if self._failure:
+            raise self._failure
+        self._meter.say()
+        return self._content.hexdigest()
+
+    def _run(self) -> None:
+        start = 0
+        try:
+            for stop in iter(self._stops.get, None):
+                for offset, block in self._disk.read(self._disk.data_parts(start, stop)):
+                    self._content.add(offset, block)
+                    self._meter.moved(len(block))
+                start = stop
+        except (StreamError, OSError) as error:  # whoever waits raises it
+            self._failure = error
 
 
-def exactly(stream: BinaryIO, length: int) -> bytes:
-    """So many bytes of a stream.
-
-    Raises:
-        StreamError: it ends too early.
-    """
-    data = stream.read(length)
-    if len(data) < length:
-        raise StreamError("the stream broke off")
-    return data
-
-
-def receive(disk: Disk, stream: BinaryIO, stall_seconds: int) -> None:
-    """Write a stream's content to the disk, then read it back and compare."""
+def receive(disk: Disk, again: Disk, stream: BinaryIO, stall_seconds: int) -> None:
+    """Write a stream's content to the disk, read it back by `again`, and compare."""
     meter = Meter("received", stall_seconds)
-    if exactly(stream, len(MAGIC)) != MAGIC:
-        raise StreamError("this is not a disk: does the account's shell print something?")
-    size, is_part = HEAD.unpack(exactly(stream, HEAD.size))
-    if size > disk.size:
-        raise StreamError(f"the disk is too small: {disk.size} bytes")
+    proof = None if begins_part(stream, disk) else Proof(again, stall_seconds)
     expected = ""
     changed: List[Part] = []
     for offset, data in frames(stream):
         if offset == END:
             expected = data.decode()
-        elif offset & ZERO:
-            disk.write_zeros(offset - ZERO, len(data))
-            changed.append((offset - ZERO, len(data)))
         elif data:
-            disk.write(offset, data)
-            changed.append((offset, len(data)))
+            part = put(disk, offset, data)
+            if proof:
+                proof.settled(disk.settled)
+            else:
+                changed.append(part)
         meter.moved(len(data))
     disk.flush()
-    found = verify(disk, sorted(changed) if is_part else disk.data_parts(), stall_seconds)
-    tell("hash", found)
+    found = proof.digest() if proof else verify(again, changed, stall_seconds)
+    tell("found", found)
     if found != expected:
         raise StreamError(f"the content differs: sent {expected}, found {found}")
+
+
+def begins_part(stream: BinaryIO, disk: Disk) -> bool:
+    """Read how the stream begins; answers whether it is a part of a disk only.
+
+    Raises:
+        StreamError: it is no such stream, or the disk is too small for it.
+    """
+    if exactly(stream, len(MAGIC)) != MAGIC:
+        raise StreamError("this is not a disk: does the account's shell print something?")
+    size, is_part = HEAD.unpack(exactly(stream, HEAD.size))
+    if size > disk.size:
+        raise StreamError(f"the disk is too small: {disk.size} bytes")
+    return bool(is_part)
+
+
+def put(disk: Disk, offset: int, data: bytes) -> Part:
+    """Write what a frame brings.
+
+    Raises:
+        StreamError: it lies before what came last, which may have been read back already.
+    """
+    at = offset & ~ZERO
+    if at < disk.written:
+        raise StreamError("the stream is damaged")
+    if offset & ZERO:
+        disk.write_zeros(at, len(data))
+    else:
+        disk.write(at, data)
+    return at, len(data)
 
 
 def verify(disk: Disk, parts: List[Part], stall_seconds: int) -> str:
@@ -397,6 +305,8 @@ def end_with_input() -> None:
 
 def run(role: str, stall_seconds: int, limit: int, where: List[str]) -> None:
     """One end's whole work."""
+    known = read_known(sys.stdin.buffer) if "--known" in where else None
+    where = [word for word in where if word != "--known"]
     at = where.index("--base") if "--base" in where else len(where)
     (export, bitmap, path, *command), under = where[:at], where[at + 1 :]
     served = [serve(path, command, export, bitmap)] if command else []
@@ -407,11 +317,15 @@ def run(role: str, stall_seconds: int, limit: int, where: List[str]) -> None:
         end_with_input()  # Not earlier: a server that never had a client would not end.
         base = served[-1][0] if under else None
         wire = Wire(sys.stdout.buffer, Pace(limit), Packer() if role == "pack" else None)
-        send(disk, wire, Meter("done", stall_seconds), base)
+        send(disk, wire, Meter("done", stall_seconds), base, known)
+    elif role == "windows":
+        tell_windows(disk, Meter("hashed", stall_seconds))
     elif role == "hash":
         tell("hash", verify(disk, disk.data_parts(), stall_seconds))
     else:
-        receive(disk, sys.stdin.buffer, stall_seconds)
+        again = Disk(path, SERVER_SECONDS)  # Its server takes two clients.
+        receive(disk, again, sys.stdin.buffer, stall_seconds)
+        again.hang_up()
     signal.alarm(0)
     if not command:
         disk.hang_up()

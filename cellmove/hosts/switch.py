@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Final
 
 from cellmove.errors import StepFailed
 from cellmove.hosts.disks import Argv, checked_uuid
-from cellmove.model import Port
+from cellmove.model import UUID, Port
 
 _VSCTL: Final = ("/usr/bin/ovs-vsctl", "--timeout=30")
 _MAC: Final = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
@@ -44,6 +45,22 @@ def ports(bridge: str) -> Argv:
 def attachment(port: Port) -> Argv:
     """Number of the port's tap device on the bridge, and its number on the host, one a line."""
     return (*_VSCTL, "--if-exists", "get", "Interface", _device(port), "ofport", "ifindex")
+
+
+def records() -> Argv:
+    """Name and external ids of all that is plugged, as a JSON document."""
+    return (*_VSCTL, "--format=json", "--columns=name,external_ids", "list", "Interface")
+
+
+def plugs(printed: str) -> dict[str, tuple[str, ...]]:
+    """Server -> Neutron's ids of the ports that are plugged for it, of what `records` gave."""
+    made: dict[str, tuple[str, ...]] = {}
+    for name, (_map, pairs) in json.loads(printed)["data"] if printed else ():
+        ids = dict(pairs)
+        server, port = ids.get("vm-uuid", ""), ids.get("iface-id", "")
+        if UUID.fullmatch(server) and UUID.fullmatch(port) and name == f"tap{port[:11]}":
+            made[server] = (*made.get(server, ()), port)
+    return made
 
 
 def is_wired(printed: str) -> bool:

@@ -1,4 +1,4 @@
-"""A disk's way from one host to another: two `ssh` processes and a pipe between them.
+"""A disk's way from one host to another: an `ssh` to each end, joined here or on the bastion.
 
 Bulk bytes never pass through this process: OpenSSH carries them several times as fast as
 paramiko does. What travels, and how it is checked, is `stream.py`'s.
@@ -14,8 +14,8 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections import ChainMap, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -23,6 +23,8 @@ from typing import Final
 from cellmove.errors import StepFailed
 from cellmove.hosts.disks import Argv
 from cellmove.hosts.far import far_program
+from cellmove.hosts.openssh import ssh, written
+from cellmove.hosts.relay import BROKEN, pipeline
 
 STALL_SECONDS: Final = 120
 """How long nothing may move before a copy is given up."""
@@ -45,6 +47,8 @@ class End:
     """Only what this dirty bitmap names is read; nothing: the whole disk."""
     base: End | None = None
     """What the disk lies on: of a whole disk only what differs from it is sent."""
+    known: Mapping[int, str] = field(default_factory=dict)
+    """What the target has already: offset -> hash; what is the same there is not sent again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,15 @@ class Pace:
 
 
 UNHELD: Final = Pace()
+
+
+def program(end: End, role: str, pace: Pace = UNHELD) -> Argv:
+    """The command of `stream.py` at an end, in one of the roles that it knows."""
+    how = str(pace.stall_seconds), str(pace.limit_bytes_per_second)
+    where = end.export, end.bitmap, end.socket
+    base = ("--base", end.base.socket, *end.base.server) if end.base else ()
+    known = ("--known",) if end.known else ()
+    return far_program("stream.py", role, *how, *where, *end.server, *base, *known)
 
 
 @dataclass(slots=True)
@@ -81,11 +94,8 @@ class _Process:
             word, _, value = text.partition(" ")
             if word.startswith("cellmove-"):
                 self.facts[word.removeprefix("cellmove-")] = value
-            elif text:
+            elif text and text not in self.words:  # qemu-nbd says what it says many times
                 self.words.append(text)
-
-    def number(self, word: str) -> int:
-        return int(self.facts.get(word, "0"))
 
     def end(self) -> None:
         """End it, whatever it does."""
@@ -104,36 +114,8 @@ class _Process:
     @property
     def failure(self) -> str:
         """What went wrong here; nothing when nothing did."""
-        if self.popen.returncode == 0:
-            return ""
-        return f"{self.host}: {' '.join(self.words) or f'status {self.popen.returncode}'}"
-
-
-def configuration(user_config: str, bastion: str, masters: str = "none") -> str:
-    """An SSH configuration: the user's own, with what bulk needs before it (the first value wins).
-
-    `masters`: a directory of connections that `Masters` keeps, to be used where there is one.
-
-    A cipher on the command line would not reach the bastion's hop; here it does. AES-GCM makes
-    twice what OpenSSH's default cipher does.
-    """
-    lines = [
-        "Host *",
-        "  Ciphers ^aes128-gcm@openssh.com,aes256-gcm@openssh.com",
-        "  Compression no",
-        "  BatchMode yes",
-        "  StrictHostKeyChecking yes",
-        "  ConnectTimeout 15",
-        "  ServerAliveInterval 15",
-        "  ServerAliveCountMax 3",
-        "  ControlMaster no",
-        f"  ControlPath {masters if masters == 'none' else masters + '/%C'}",
-        "  ClearAllForwardings yes",
-    ]
-    if bastion:
-        lines += [f"Host * !{bastion}", f"  ProxyJump {bastion}"]
-    path = Path(user_config).expanduser().absolute()
-    return "\n".join([*lines, "Host *", f'  Include "{path}"', ""])
+        status = self.popen.returncode or self.facts.get(BROKEN)  # of both, where it joins them
+        return f"{self.host}: {' '.join(self.words) or f'status {status}'}" if status else ""
 
 
 class Masters:
@@ -173,7 +155,7 @@ class Masters:
 
     @staticmethod
     def _open(host: str, ssh_config: str) -> subprocess.Popen[bytes]:
-        with _written(ssh_config) as path:
+        with written(ssh_config) as path:
             command = ["ssh", "-F", path, "-M", "-T", "-e", "none", host, "--", "echo; exec cat"]
             kept = subprocess.Popen(
                 command,
@@ -193,34 +175,63 @@ def carry(
     ssh_config: str,
     progress: Callable[[int, int], None],
     pace: Pace = UNHELD,
+    *,
+    relay: str = "",
 ) -> str:
     """Copy a disk's content; `progress` hears done and total bytes. Answers the content's hash.
 
-    `ssh_config` is a configuration's text. Both ends are ended when this returns or raises.
+    `ssh_config` is a configuration's text. `relay`: the host on which the two ends are joined;
+    empty: here. Both ends are ended when this returns or raises.
 
     Raises:
         StepFailed: an end failed, nothing moved for too long, or the hashes differ.
     """
-    with _written(ssh_config) as path, _both(source, target, path, pace) as (near, far):
-        _follow(near, far, progress, pace.stall_seconds)
-        for process in (near, far):
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.popen.wait(_END_SECONDS)
-        seen = "; ".join(filter(None, (near.failure, far.failure)))
-        hashes = {near.facts.get("hash"), far.facts.get("hash")}
-        if seen or len(hashes) != 1 or None in hashes:
-            raise _broken(source, target, seen or f"the hashes are {hashes}")
-        return near.facts["hash"]
+    reads = program(source, "pack" if pace.packed else "send", pace)
+    writes = program(target, "receive", pace)
+    with written(ssh_config) as path:
+        if relay:
+            joined = pipeline(path, (source.host, reads), (target.host, writes))
+            commands = [(relay, ssh(path, relay, joined))]
+        else:
+            ends = (source.host, reads), (target.host, writes)
+            commands = [(host, ssh(path, host, shlex.join(program))) for host, program in ends]
+        with _piped(commands) as processes:
+            _tell(processes[0], source.known)
+            told = ChainMap(*(each.facts for each in processes))
+            _follow((source, target), processes, told, progress, pace.stall_seconds)
+            for each in processes:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    each.popen.wait(_END_SECONDS)
+            seen = "; ".join(filter(None, (each.failure for each in processes)))
+    hashes = {told.get("hash"), told.get("found")}
+    if seen or len(hashes) != 1 or None in hashes:
+        raise _broken(source, target, seen or f"the hashes are {hashes}")
+    return told["hash"]
+
+
+def _tell(sender: _Process, known: Mapping[int, str]) -> None:
+    """Say to the sender what the target has already."""
+    if known:
+        assert sender.popen.stdin
+        lines = [str(len(known)), *(f"{start} {digest}" for start, digest in known.items())]
+        with contextlib.suppress(BrokenPipeError):  # Why it has ended is told by what it said.
+            sender.popen.stdin.write("".join(f"{line}\n" for line in lines).encode())
+            sender.popen.stdin.flush()
 
 
 def _follow(
-    near: _Process, far: _Process, progress: Callable[[int, int], None], stall_seconds: int
+    ends: tuple[End, End],
+    processes: Sequence[_Process],
+    told: Mapping[str, str],
+    progress: Callable[[int, int], None],
+    stall_seconds: int,
 ) -> None:
-    """Hear both until both have nothing more to say."""
+    """Hear all until they have nothing more to say."""
+    source, target = ends
     moved = time.monotonic()
     last: tuple[int, int] = (-1, -1)
     with selectors.DefaultSelector() as selector:
-        for process in (near, far):
+        for process in processes:
             assert process.popen.stderr
             selector.register(process.popen.stderr, selectors.EVENT_READ, process)
         while selector.get_map():
@@ -230,66 +241,38 @@ def _follow(
                     selector.unregister(key.fileobj)
                 key.data.hear(data)
                 moved = time.monotonic()
-            now = (near.number("done"), near.number("total"))
-            if now != last and "total" in near.facts:
+            now = (int(told.get("done", "0")), int(told.get("total", "0")))
+            if now != last and "total" in told:
                 progress(*now)
                 last = now
             if time.monotonic() - moved > stall_seconds:
                 raise StepFailed(
-                    f"The copy from {near.host} to {far.host} does not move.",
+                    f"The copy from {source.host} to {target.host} does not move.",
                     f"Nothing was heard for {stall_seconds} s, after {now[0]} bytes.",
                     "Look at the network and the disks of both, then try again.",
                 )
 
 
 @contextlib.contextmanager
-def _both(
-    source: End, target: End, config_path: str, pace: Pace
-) -> Iterator[tuple[_Process, _Process]]:
-    """The two `ssh` processes: they run while the block does, and no longer."""
+def _piped(commands: Sequence[tuple[str, Sequence[str]]]) -> Iterator[list[_Process]]:
+    """Host and command of each process, fed by the one before; they run while the block does."""
+    processes: list[_Process] = []
     with contextlib.ExitStack() as stack:
-        # The sender ends when its input does: that is when we end, however we end.
-        near = _Process(
-            source.host,
-            subprocess.Popen(
-                _ssh(source, "pack" if pace.packed else "send", config_path, pace),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+        for number, (host, command) in enumerate(commands, start=1):
+            before = processes[-1].popen.stdout if processes else None
+            popen = subprocess.Popen(
+                command,
+                # The sender ends when its input does: that is when we end, however we end.
+                stdin=before or subprocess.PIPE,
+                stdout=subprocess.PIPE if number < len(commands) else subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 start_new_session=True,
-            ),
-        )
-        stack.callback(near.end)
-        assert near.popen.stdout
-        far = _Process(
-            target.host,
-            subprocess.Popen(
-                _ssh(target, "receive", config_path, pace),
-                stdin=near.popen.stdout,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
-            ),
-        )
-        stack.callback(far.end)
-        near.popen.stdout.close()  # Else the sender would not learn that the receiver is gone.
-        yield near, far
-
-
-def _ssh(end: End, role: str, config_path: str, pace: Pace) -> list[str]:
-    how = str(pace.stall_seconds), str(pace.limit_bytes_per_second)
-    where = end.export, end.bitmap, end.socket
-    base = ("--base", end.base.socket, *end.base.server) if end.base else ()
-    far = far_program("stream.py", role, *how, *where, *end.server, *base)
-    return ["ssh", "-F", config_path, "-T", "-e", "none", end.host, "--", shlex.join(far)]
-
-
-@contextlib.contextmanager
-def _written(text: str) -> Iterator[str]:
-    with tempfile.NamedTemporaryFile("w", prefix="cellmove-ssh-") as file:  # Mode 0600.
-        file.write(text)
-        file.flush()
-        yield file.name
+            )
+            processes.append(_Process(host, popen))
+            stack.callback(processes[-1].end)
+            if before:
+                before.close()  # Else the sender would not learn that the receiver is gone.
+        yield processes
 
 
 def _read(stream: object) -> bytes:
@@ -302,5 +285,5 @@ def _broken(source: End, target: End, seen: str) -> StepFailed:
     return StepFailed(
         f"The copy from {source.host} to {target.host} broke.",
         f"Seen: {seen}.",
-        "Mend the cause, then try again: it begins anew.",
+        "Mend the cause, then try again.",
     )

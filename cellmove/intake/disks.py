@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from cellmove.cloud import Hypervisor
+from cellmove.cloud import Cloud, Hypervisor
 from cellmove.dbcopy.database import Row
 from cellmove.errors import Refused
 from cellmove.model import Disk, Flavor, Host
@@ -62,6 +62,18 @@ def of_storage(here: Hypervisor, there: Hypervisor) -> Iterator[Refused]:
             f"{here.name} and {there.name} share their instances directory.",
             f"Both have mounted {place}.",
             "Choose a host with storage of its own: on shared storage nothing has to be copied.",
+        )
+
+
+def of_way(cloud: Cloud, here: Host, there: Host, disks: Sequence[Disk]) -> Iterator[Refused]:
+    """Copies that are to pass through the bastion alone must be able to."""
+    why = cloud.hosts.no_way(here.name, there.name) if disks else ""
+    if why:
+        yield Refused(
+            f"The bastion cannot copy from {here.name} to {there.name}.",
+            f"It was told to sign in to both, and said: {why}.",
+            "Give its account a key and the hosts' keys (docs/disks.rst), or take `relay` out of "
+            "[ssh].",
         )
 
 

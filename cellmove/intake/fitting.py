@@ -14,7 +14,7 @@ from cellmove.intake import disks as local
 from cellmove.intake import kinds, refusals
 from cellmove.intake.explained import Explained
 from cellmove.intake.found import Placed, raise_all
-from cellmove.intake.volumes import of_volumes
+from cellmove.intake.volumes import of_volumes, of_zones
 from cellmove.model import Candidate, Disk, Flavor, Host, Port, ResourceGroup, Volume
 from cellmove.steps.allocations import amounts
 
@@ -33,6 +33,8 @@ class Reading:
     """Told how hosts are judged, if anybody wants to know."""
     named: bool
     """Whether the operator named the host."""
+    one_zone: bool
+    """Whether its volumes must be in its host's availability zone."""
 
     @property
     def on_volume(self) -> bool:
@@ -116,6 +118,8 @@ def _resize_reasons(
 ) -> Iterator[Refused]:
     here, new, server = read.here, read.new, read.here.row["uuid"]
     yield from of_volumes(cloud, server, here.records.tables, (here.host, target))
+    if read.one_zone:
+        yield from of_zones(cloud, read.volumes, target)
     root = next((disk for disk in disks if disk.name == "disk"), None)
     yield from refusals.of_flavors(here.flavor, new, root, boots_from_volume=read.on_volume)
     yield from local.of_sizes(here.flavor, new, disks)
@@ -160,6 +164,7 @@ def _host_reasons(
         cloud.hosts.reach(here.host.name).checkpoints(server), here.host
     )
     there = cloud.hosts.reach(target.name)
+    yield from local.of_way(cloud, here.host, target, disks)
     yield from local.of_storage(cloud.hosts.reach(here.host.name), there)
     yield from refusals.of_target(
         target,

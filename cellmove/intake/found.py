@@ -37,6 +37,8 @@ class Actor:
     quota: Quota = field(default_factory=Quota)
     multipliers: Multipliers = field(default_factory=Multipliers)
     """How hosts are weighed."""
+    cross_az_attach: bool = True
+    """nova's setting: whether a server may have volumes of another zone than its own."""
 
     def refusals(self, row: Row, *rules: str) -> Iterator[Refused]:
         """What the policy has against their doing this to the server of this row."""
@@ -86,6 +88,11 @@ def locate(cloud: Cloud, server: str) -> str:
 
 
 def find(cloud: Cloud, server: str) -> Placed:
+    """The server where nova has it.
+
+    Raises:
+        Refused: it is in no cell, or its host is not one that servers are moved from.
+    """
     with cloud.api.read() as rows:
         mapping = api.instance_mapping(rows, server)
         cells = {mapped.cell.id: mapped.cell for mapped in mapped_cells(rows)}

@@ -224,10 +224,14 @@ def of_service(service: Service | None, host: Host, *, must_be_enabled: bool) ->
         )
         return
     if must_be_enabled and service.disabled:
+        reason = service.disabled_reason
+        # nova 26: LibvirtDriver._handle_conn_event disables it as long as libvirt is away.
+        by_nova = reason.startswith("AUTO:")
         yield Refused(
             f"nova-compute on {host.name} is disabled.",
-            "Nothing new may be placed there.",
-            "Enable it, or choose another host with --to-host.",
+            f"The reason given: {reason or 'none'}.",
+            f"{'Wait until nova enables' if by_nova else 'Enable'} it, "
+            "or choose another host with --to-host.",
         )
     if service.version < 47:
         yield Refused(

@@ -73,7 +73,7 @@ def intake_resize(
         except Refused as error:  # there is more to look at
             reasons.append(error)
         reasons += actor.quota.refusals(cloud, here.row, here.flavor, new)
-        read = _read(cloud, here, new, explained, named=bool(to_host))
+        read = _read(cloud, here, new, explained, actor, named=bool(to_host))
         targets = _targets(cloud, read, _Choice(actor, to_cell, without), to_host)
     cloud.hosts.expect(*(host.name for host in targets[:1]))
     source, runs = cloud.hosts.reach(here.host.name), here.row["vm_state"] == "active"
@@ -100,13 +100,20 @@ def intake_resize(
 
 
 def _read(
-    cloud: Cloud, here: Placed, new: Flavor, explained: Explained | None, *, named: bool
+    cloud: Cloud,
+    here: Placed,
+    new: Flavor,
+    explained: Explained | None,
+    actor: Actor,
+    *,
+    named: bool,
 ) -> Reading:
     server = here.row["uuid"]
     ports = cloud.network.ports(server)
     wanted = any(port.has_resource_request for port in ports)
     groups = tuple(cloud.network.resource_groups(server)) if wanted else ()
-    return Reading(here, new, ports, groups, volumes_of(here.records.tables), explained, named)
+    volumes, one_zone = volumes_of(here.records.tables), not actor.cross_az_attach
+    return Reading(here, new, ports, groups, volumes, explained, named, one_zone)
 
 
 def _targets(cloud: Cloud, read: Reading, choice: _Choice, to_host: str | None) -> Sequence[Host]:

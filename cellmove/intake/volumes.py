@@ -85,6 +85,22 @@ def of_volumes(
             )
 
 
+def of_zones(cloud: Cloud, volumes: Sequence[Volume], target: Host) -> Iterator[Refused]:
+    """With `cross_az_attach = False` nova attaches no volume of another zone, nor starts with one.
+
+    nova 26: volume/cinder.py:API.check_availability_zone.
+    """
+    for volume in volumes:
+        state = cloud.volumes.volume(volume.id)
+        if state is not None and state.zone != target.zone:
+            yield Refused(
+                f"Volume {volume.id} is in another availability zone than {target.name}.",
+                f"It is in {state.zone or 'none'}, the host in {target.zone}, and [nova] says "
+                "cross_az_attach = false.",
+                "Choose a host of the volume's zone with --to-host, or detach the volume first.",
+            )
+
+
 def _of_state(cloud: Cloud, row: Row) -> Iterator[Refused]:
     state = cloud.volumes.volume(row["volume_id"])
     if state is None or state.encrypted:

@@ -6,7 +6,7 @@ what: leases of moves, and the turns of drains that several conductors share.
 """
 
 from cellmove.journal.database import default_path
-from cellmove.journal.entries import Entry, Event, Mark, Saved, State, Verb, under_way
+from cellmove.journal.entries import Entry, Event, Mark, Saved, State, Verb
 from cellmove.journal.heart import Lease
 from cellmove.journal.leases import TakenOver
 from cellmove.journal.queue import Busy, Caps, Result, Turn
@@ -27,5 +27,4 @@ __all__ = [
     "Turn",
     "Verb",
     "default_path",
-    "under_way",
 ]

@@ -87,14 +87,18 @@ class Entry:
         return next((e.saved for e in self.events if e.step == step and e.mark is Mark.BEGUN), {})
 
 
-def under_way(entry: Entry) -> Refused:
-    """The error for a server whose earlier move is neither finished nor taken back."""
+def under_way(entry: Entry, leased: Refused | None) -> Refused:
+    """The error for a server whose earlier move is neither finished nor taken back.
+
+    `leased`: the error for that move itself, if a process works on it.
+    """
+    what = f"Server {entry.move.server} has a move under way."
+    seen = f"Move {entry.number} ({entry.verb}) is {entry.state.value}."
+    if leased:
+        return Refused(what, f"{seen} {leased.seen}", leased.do)
     either = f"Run `cellmove resume {entry.number}` or `cellmove undo {entry.number}`."
-    return Refused(
-        f"Server {entry.move.server} has a move under way.",
-        f"Move {entry.number} ({entry.verb}) is {entry.state.value}.",
-        either if entry.state is State.OPEN else f"Run `cellmove undo {entry.number}`.",
-    )
+    undo = f"Run `cellmove undo {entry.number}`."
+    return Refused(what, seen, either if entry.state is State.OPEN else undo)
 
 
 def move_of(text: str) -> Move:

@@ -110,6 +110,13 @@ def take(db: sa.Connection, move: str, holder: str) -> None:
         db.execute(LEASES.update().where(LEASES.c.move_id == move).values(holder=holder))
 
 
+def refusal(db: sa.Connection, move: str) -> Refused | None:
+    """The error for whoever wants this move while a process may still work on it."""
+    held = db.scalar(sa.select(LEASES.c.holder).where(LEASES.c.move_id == move))
+    row = living(db, held) if held else None
+    return _leased(row) if row else None
+
+
 def _leased(row: sa.Row[Any]) -> Refused:
     here = row.boot == boot_of_this_machine()
     return Refused(

@@ -92,7 +92,7 @@ class Journal:
                 if entry.move.id == move.id:
                     return entry.number  # written before, but the answer was lost
                 if entry.is_open:
-                    raise under_way(entry)
+                    raise under_way(entry, leases.refusal(db, entry.move.id))
             number = int(db.scalar(sa.select(sa.func.max(MOVES.c.number))) or 0) + 1
             db.execute(
                 MOVES.insert().values(
@@ -107,6 +107,10 @@ class Journal:
             return number
 
         return self._do("The move cannot be written to the journal.", work)
+
+    def refusal(self, entry: Entry) -> Refused:
+        """The error for a server whose earlier move, this one, is open."""
+        return under_way(entry, self._look(lambda db: leases.refusal(db, entry.move.id)))
 
     def write(
         self, move: str, step: str, mark: Mark, saved: Saved | None = None, note: str = ""

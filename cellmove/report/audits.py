@@ -9,7 +9,7 @@ from rich.text import Text
 
 from cellmove.audit import Audit, Finding, Severity
 from cellmove.errors import Exit
-from cellmove.report.base import Document, table
+from cellmove.report.base import Document, one_line, table
 
 _STYLES = {
     Severity.LOST: "bold red",
@@ -63,7 +63,7 @@ class Audited:
         if audit.under_way:
             rows = table("under way", "name", "what works on it", "see")
             for way in audit.under_way:
-                rows.add_row(way.server, _plain(way.name), way.why, way.do)
+                rows.add_row(way.server, one_line(way.name), way.why, way.do)
             console.print(rows)
         safe = sum(1 for each in audit.findings if each.mend)
         hint = f", {safe} of which --mend mends" if safe else ""
@@ -78,24 +78,19 @@ def _print(console: Console, finding: Finding) -> None:
         (finding.severity.value, _STYLES[finding.severity]), f"  {finding.code}  {_who(finding)}"
     )
     console.print(head, soft_wrap=True)
-    console.print(Text(f"  {_plain(finding.seen)}"), soft_wrap=True)
+    console.print(Text(f"  {one_line(finding.seen)}"), soft_wrap=True)
     for command in finding.do:
         console.print(Text(f"    {command}"), soft_wrap=True)
 
 
 def _who(finding: Finding) -> str:
     name = (
-        f"{_plain(finding.where.name)} ({finding.where.server})"
+        f"{one_line(finding.where.name)} ({finding.where.server})"
         if finding.where.name
         else finding.where.server
     )
     where = f"on {finding.where.host}" if finding.where.host else ""
     return " ".join(filter(None, (name or finding.thing, where)))
-
-
-def _plain(text: str) -> str:
-    """Names are users': one of them must not move the cursor."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _document(finding: Finding) -> Document:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterable
 from typing import Any, Final, Protocol, TextIO
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 
 VERSION: Final = 1
@@ -35,6 +37,22 @@ class _Console(Console):
     def on_broken_pipe(self) -> None:
         """Raise it: by default rich ends the process, be it in the middle of a step."""
         raise BrokenPipeError
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Whatever a name, a row or a host's answer holds: none of it moves the cursor."""
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text.isprintable():
+                yield segment
+            else:
+                lines = segment.text.split("\n")
+                yield segment._replace(text="\n".join(one_line(line) for line in lines))
+
+
+def one_line(text: str) -> str:
+    """What is somebody else's, a name, on one line and without any of what terminals obey."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def console(file: TextIO) -> Console:

@@ -97,6 +97,28 @@ def after_verb(verb: Verb, asked: str) -> list[str]:
     return [f"cellmove {each} {shlex.quote(asked)}" for each in ("confirm", "revert")]
 
 
+def warnings(verb: Verb, move: Move) -> list[str]:
+    """What whoever ends a resize has to know: of these servers nova's own ways do it badly.
+
+    nova 26, network/neutron.py: a revert without provider mappings is refused for such a port, and
+    the server is left in ERROR.
+    """
+    if verb != "resize":
+        return []
+    told = []
+    if any(port.has_resource_request for port in move.ports):
+        told.append(
+            "Revert it with cellmove alone: nova's own revert fails on ports with a guaranteed "
+            "rate, and leaves the server in ERROR."
+        )
+    if move.nvram:
+        told.append(
+            f"Confirm it with cellmove: nova's own confirm leaves {move.nvram} on "
+            f"{move.source.name}."
+        )
+    return told
+
+
 def next_commands(entry: Entry, later: Sequence[Entry] = ()) -> list[str]:
     """What to type next for a move in the journal; `later` are its server's moves after it."""
     if entry.state is State.OPEN:

@@ -13,7 +13,7 @@ from cellmove.journal import Entry, Verb
 from cellmove.model import Move
 from cellmove.report.base import Document, duration
 from cellmove.report.failures import error_document
-from cellmove.report.moves import after_verb, arrived, entry_document, where
+from cellmove.report.moves import after_verb, arrived, entry_document, warnings, where
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,7 @@ class Outcome:
             "cell": host.cell.name if host else None,
             "flavor": flavor.name if flavor else None,
             "downtime_seconds": self.downtime_seconds,
+            "warnings": warnings(self.verb, self.move) if self.move and not self.error else [],
             "next": [] if self.error else after_verb(self.verb, self.asked),
             "error": error_document(self.error) if self.error else None,
         }
@@ -61,6 +62,8 @@ class Outcome:
             if self.downtime_seconds is not None:
                 off = duration(self.downtime_seconds)
                 console.print(f"Its guest was off for {off}, and then booted.")
+            for each in warnings(self.verb, self.move):
+                console.print(Text(each, style="yellow"))
             print_next(console, after_verb(self.verb, self.asked))
 
 

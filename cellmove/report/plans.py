@@ -16,7 +16,7 @@ from cellmove.journal import Verb
 from cellmove.model import Move
 from cellmove.report.base import Document, size, table
 from cellmove.report.explain import explained_document, print_explained
-from cellmove.report.moves import copy_bytes, move_document, move_facts
+from cellmove.report.moves import copy_bytes, move_document, move_facts, warnings
 from cellmove.report.outcomes import Outcome, print_next
 from cellmove.steps.base import Finding, Status, Step
 
@@ -71,6 +71,7 @@ class Plans:
             "move": move_document(plan.move),
             "copy_bytes": copy_bytes(self.verb, plan.move),
             "estimate": _estimate_document(plan.estimate),
+            "warnings": warnings(self.verb, plan.move),
             "steps": [
                 {
                     "number": number,
@@ -97,6 +98,8 @@ class Plans:
             for number, (step, look) in enumerate(plan.looks, 1):
                 steps.add_row(str(number), step.name, step.describe(), _now(look))
             console.print(steps)
+            for each in warnings(self.verb, plan.move):
+                console.print(Text(each, style="yellow"))
             console.print()
         for outcome in self.refused:
             outcome.print(console)

@@ -11,7 +11,7 @@ from cellmove.errors import Exit
 from cellmove.intake.copies import Compared
 from cellmove.intake.listing import Listed
 from cellmove.model import Cell
-from cellmove.report.base import Document, table
+from cellmove.report.base import Document, one_line, table
 
 COLUMNS = ("server", "name", "project", "status", "host", "cell", "flavor")
 
@@ -101,8 +101,7 @@ class Comparison:
 def _line(each: Listed) -> tuple[str, ...]:
     return (
         each.server,
-        # A name is what its owner likes; here it is one line.
-        "".join(letter if letter.isprintable() else "?" for letter in each.name),
+        one_line(each.name),
         each.project_id,
         each.status,
         each.host or "-",

@@ -46,6 +46,7 @@ class Cinder:
             encrypted=bool(found.get("encrypted")),
             multiattach=bool(found.get("multiattach")),
             migrating=bool(found.get("migration_status")),
+            zone=found.get("availability_zone") or "",
         )
 
     def attachments(self, server: str) -> tuple[Attachment, ...]:

@@ -147,11 +147,13 @@ class _StopGuest(_GuestStep):
             return
         if found.state == "off":
             # Its tap devices went with it, and Open vSwitch does not always take up new ones of
-            # the same names: as at each start by nova, the ports are plugged anew.
+            # the same names: the ports are plugged anew, and only behind the start. neutron 21's
+            # agent leaves a port down for good that it knows and meets while it has no device.
             for port in self.move.ports:
                 here.unplug(port)
-                here.plug(self.move.server, port)
         here.start(self.move.server)
+        for port in self.move.ports:
+            here.plug(self.move.server, port)
 
 
 class StopSourceGuest(_StopGuest):

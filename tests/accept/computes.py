@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-import pytest
-
-from tests.accept.expected import CELL_OF
-from tests.lab.kit.places import host_run, sql
-from tests.lab.kit.traces import CELLS
+from tests.lab.kit.computes import clock, wait_reported
+from tests.lab.kit.places import host_run
 
 LOG = "/var/log/nova/nova-compute.log"
 FOLDER = "/etc/nova/nova.conf.d"
@@ -45,32 +41,11 @@ def in_a_hurry(hosts: Sequence[str]) -> Iterator[None]:
         restart(hosts)
 
 
-def restart(hosts: Sequence[str], timeout_seconds: float = 120) -> None:
+def restart(hosts: Sequence[str]) -> None:
     """Restart nova-compute there, and wait until each has looked at its servers and reports."""
     for host in hosts:
         host_run(host, ["supervisorctl", "restart", "nova-compute"])
-    begun = {host: _clock(host) for host in hosts}
-    deadline = time.monotonic() + timeout_seconds
-    while late := [host for host in hosts if _seen(host) <= begun[host]]:
-        if time.monotonic() > deadline:
-            pytest.fail(f"nova-compute of {late} does not report")
-        time.sleep(0.5)
-
-
-def _seen(host: str) -> str:
-    """When it last reported, in UTC: it begins to when its start is over."""
-    return _ask(host, "last_seen_up FROM services WHERE deleted = 0 AND")
-
-
-def _clock(host: str) -> str:
-    """The time in UTC by the database of the host's cell."""
-    return _ask(host, "UTC_TIMESTAMP() FROM services WHERE")
-
-
-def _ask(host: str, query: str) -> str:
-    cell = CELL_OF[host]
-    own = f"host = '{host}' AND services.binary = 'nova-compute'"
-    return sql(f"{cell}.{CELLS[cell]}", f"SELECT {query} {own}")[0][0]
+    wait_reported({host: clock(host) for host in hosts})
 
 
 def size(host: str) -> int:

@@ -8,12 +8,16 @@ from collections.abc import Iterator
 import pytest
 
 from cellmove.services.session import Session
-from tests.lab.conftest import pytest_runtest_protocol, pytest_runtest_setup
+from tests.lab.conftest import (
+    pytest_runtest_protocol,
+    pytest_runtest_setup,
+    pytest_runtest_teardown,
+)
 from tests.lab.kit.nova import Nova, lab_session
 from tests.lab.kit.program import Cellmove
 from tests.lab.kit.volumes import Volumes
 
-__all__ = ["pytest_runtest_protocol", "pytest_runtest_setup"]
+__all__ = ["pytest_runtest_protocol", "pytest_runtest_setup", "pytest_runtest_teardown"]
 
 
 @pytest.fixture(scope="session")

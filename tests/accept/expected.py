@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from cellmove.services.session import Session
+from tests.lab.kit.computes import CELL_OF
 from tests.lab.kit.nova import MICROVERSION, Nova
 from tests.lab.kit.places import host_run, sql
 from tests.lab.kit.traces import CELLS, rows
 
-CELL_OF = {"cmp1a": "cell1", "cmp1b": "cell1", "cmp2a": "cell2", "cmp2b": "cell2"}
 SMALL, LARGE = (128, 1, 2), (160, 1, 3)
 """MiB of memory, VCPUs and GB of root disk of flavor c1, and of c2 and what these tests make."""
 

@@ -97,6 +97,7 @@ class FakeHypervisor:
             {server: tuple(found) for server, found in self.halves_.items() if found},
             {server: tuple(found) for server, found in self.checkpoints_.items() if found},
             dict(self.exports),
+            self._plugs(),
         )
 
     def define(self, xml: str) -> None:
@@ -166,6 +167,12 @@ class FakeHypervisor:
 
     def unplug(self, port: Port) -> None:
         self.ports.pop(port.device, None)
+
+    def _plugs(self) -> dict[str, tuple[str, ...]]:
+        made: dict[str, tuple[str, ...]] = {}
+        for ids in self.ports.values():
+            made[ids["vm-uuid"]] = (*made.get(ids["vm-uuid"], ()), ids["iface-id"])
+        return made
 
     def wired(self, port: Port) -> bool:
         return self.plugged(port) and any(
@@ -358,6 +365,8 @@ class FakeHosts:
     def __init__(self, names: Iterable[str]) -> None:
         self.by_name = {name: FakeHypervisor(name) for name in names}
         self.unreachable: set[str] = set()
+        self.no_way_ = ""
+        """What the bastion says when it is told to sign in to two hosts."""
         self.midway: Callable[[], None] = lambda: None
         """Called in the middle of a copy: what it raises cuts it off there."""
 
@@ -368,6 +377,9 @@ class FakeHosts:
         if name in self.unreachable or name not in self.by_name:
             raise Unreachable(f"Host {name} cannot be reached.", "", "Run `cellmove check`.")
         return self.by_name[name]
+
+    def no_way(self, source: str, target: str) -> str:
+        return self.no_way_
 
     def bring_base(self, move: Move, base: str, progress: Callable[[Transfer], None]) -> None:
         source, target = self.reach(move.source.name), self.reach(move.target.name)

@@ -9,10 +9,14 @@ import pytest
 
 from tests.lab.kit.images import empty_image
 from tests.lab.kit.nova import Nova, lab_session
-from tests.lab.kit.plugin import pytest_runtest_protocol, pytest_runtest_setup
+from tests.lab.kit.plugin import (
+    pytest_runtest_protocol,
+    pytest_runtest_setup,
+    pytest_runtest_teardown,
+)
 from tests.lab.kit.program import Cellmove
 
-__all__ = ["pytest_runtest_protocol", "pytest_runtest_setup"]
+__all__ = ["pytest_runtest_protocol", "pytest_runtest_setup", "pytest_runtest_teardown"]
 
 
 @pytest.fixture(scope="session")

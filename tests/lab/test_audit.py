@@ -21,7 +21,7 @@ from tests.lab.kit.volumes import Volumes
 
 pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
-HOME, OTHER = "cmp1b", "cmp2b"
+HOME, OTHER, THIRD = "cmp1b", "cmp2b", "cmp2a"
 CHECKPOINT = "cellmove-01234567-1"
 
 
@@ -63,6 +63,7 @@ def test_what_is_planted_is_found_and_mended(
     plant_reservation(volume, mine)
     consumer = plant_consumer(mine)
     domain = plant_domain(mine)
+    plant_plug(mine, port)
     noted = ("--diskspec", "vda,checkpoint=bitmap", "--diskspec", "vdb,checkpoint=no")
     host_run(HOME, ["virsh", "checkpoint-create-as", mine, CHECKPOINT, *noted])
 
@@ -74,6 +75,7 @@ def test_what_is_planted_is_found_and_mended(
         ("phantom-consumer", OTHER),
         ("guest-left", OTHER),
         ("directory-left", OTHER),
+        ("plug-left", THIRD),
         ("checkpoint", HOME),
     }
     assert {each["server"] for each in found["findings"]} == {mine}
@@ -84,10 +86,11 @@ def test_what_is_planted_is_found_and_mended(
     assert {(e["code"], e["host"]) for e in whole["findings"] if e["server"] == mine} == there
 
     mended = audit(cellmove, mine, "--mend", "--yes")
-    assert [each["error"] for each in mended["mended"]] == [None] * 5
+    assert [each["error"] for each in mended["mended"]] == [None] * 6
     (left,) = mended["findings"]
     assert left["code"] == "directory-left"
     assert domain not in host_run(OTHER, ["virsh", "list", "--all", "--name"])
+    assert f"tap{port['id'][:11]}" not in host_run(THIRD, ["ovs-vsctl", "list-ports", "br-int"])
     run_there(left["do"][-1])
     assert_whole(cellmove, mine)
     assert sql("api.placement", f"SELECT 1 FROM allocations WHERE consumer_id = '{consumer}'") == []
@@ -116,6 +119,14 @@ def plant_binding(port: str) -> None:
     body = {"binding": {"host": OTHER, "vnic_type": "normal", "profile": {}}}
     answer = network.send("POST", f"/ports/{port}/bindings", body)
     assert answer.ok, answer.message
+
+
+def plant_plug(server: str, port: dict[str, Any]) -> None:
+    """As nova-compute leaves it that starts while the server leaves."""
+    name, ids = f"tap{port['id'][:11]}", {"vm-uuid": server, "iface-id": port["id"]}
+    settings = [f"external-ids:{key}={value}" for key, value in ids.items()]
+    add = ["add-port", "br-int", name]
+    host_run(THIRD, ["ovs-vsctl", *add, "--", "set", "Interface", name, *settings])
 
 
 def attachments() -> Service:

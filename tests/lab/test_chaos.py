@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from cellmove.journal import Verb
-from tests.lab.kit import breaks
+from tests.lab.kit import breaks, computes
 from tests.lab.kit.breaks import RESET, SILENT
 from tests.lab.kit.clean import assert_whole
 from tests.lab.kit.guest import INSTANCES, GuestWatch
@@ -64,6 +64,9 @@ class Case:
     """How the command may end."""
     quick: bool = False
     """Whether CI has the time for it."""
+    starts: str = ""
+    """Host whose nova-compute starts: it plugs the ports of all servers that it has read before,
+    be they gone meanwhile."""
 
     def __str__(self) -> str:
         return f"{self.what}, {self.verb} at {self.at}"
@@ -123,9 +126,9 @@ CASES = (
     Case("MariaDB of cell 2 restarted", "resize", "stop-source-guest", database("cell2")),
     Case("MariaDB of cell 1 restarted", "revert", "stop-target-guest", database("cell1")),
     Case("nova-compute restarted at the source", "resize", "precopy-disks",
-         restarted(SOURCE, "nova-compute"), more=SLOWLY),
+         restarted(SOURCE, "nova-compute"), more=SLOWLY, starts=SOURCE),
     Case("nova-compute restarted at the target", "revert", "stop-target-guest",
-         restarted(TARGET, "nova-compute")),
+         restarted(TARGET, "nova-compute"), starts=TARGET),
     Case("bastion silent for a while", "resize", "precopy-disks", cut("bastion", SILENT),
          SECONDS, SLOWLY, codes=(0,)),
     Case("database of cell 1 silent", "revert", "point-mapping-home", cut("cell1", SILENT),
@@ -144,7 +147,7 @@ CASES = (
          restarted(SOURCE, "libvirtd")),
     Case("API database away", "resize", "point-mapping", cut("database"), ENDED, codes=(3, 4)),
     Case("nova-compute restarted at the target", "resize", "finish-at-target",
-         restarted(TARGET, "nova-compute")),
+         restarted(TARGET, "nova-compute"), starts=TARGET),
 )  # fmt: skip
 
 
@@ -165,7 +168,8 @@ class Chaos(Ordeal):
         return program.start(verb, self.server, *wish, *more)
 
     def make_ready(self, verb: Verb) -> None:
-        """The server is where this verb begins."""
+        """The server is where this verb begins, and nova has got over what broke before."""
+        self.nova.wait_enabled(SOURCE, TARGET)
         away = self.nova.status(self.server) == "VERIFY_RESIZE"
         if away == (verb != "resize"):
             return
@@ -196,6 +200,9 @@ class Chaos(Ordeal):
             finally:
                 if moving.poll() is None:
                     moving.kill()
+            if case.starts:
+                computes.wait_reported({case.starts: computes.clock(case.starts)})
+                program("audit", "--server", self.server, "--mend", "--yes")
             self.require(self.place(case.verb, forward=forward), program)
 
     def trouble(self, case: Case, program: Cellmove, moving: subprocess.Popen[str]) -> Completed:

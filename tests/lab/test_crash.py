@@ -7,6 +7,7 @@ printed, and one JSON object.
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
@@ -112,6 +113,28 @@ def _ways_home(sweep: Sweep) -> Iterator[str]:
     reverts = sum(line.startswith("revert") for line in sweep.lines)
     steps = boundaries("revert")
     yield steps[reverts % len(steps)]
+
+
+@pytest.mark.skipif(not LONG, reason="make crash-lab-long")
+def test_a_killed_confirm_is_finished_wherever_it_died(sweep: Sweep) -> None:
+    """There and back in turns: after each confirm nothing is left where the server was."""
+    ways = itertools.cycle([(SOURCE, TARGET, "c2"), (TARGET, SOURCE, "c1")])
+    kinds = ("attachments", "firmware", "bases")
+    steps = [s.name for s in SCORES["confirm"] if not any(each in s.name for each in kinds)]
+    for step, (here, there, flavor) in zip(steps, ways, strict=False):
+        begun = time.time()
+        sweep.cellmove()("resize", sweep.server, "--flavor", flavor, "--to-host", there)
+        sweep.guest.wait_ready(there, begun)
+        program = sweep.cellmove()
+        if sweep.killed(program, "confirm", sweep.server, "--yes", at=step):
+            program("resume", "1")
+        sweep.require(there, f"confirm killed at {step}", "resumed")
+        left = [each for each in traces(sweep.server) if f"cell{here[3]}" in each or here in each]
+        assert (left, sweep.nova.status(sweep.server)) == ([], "ACTIVE")
+    if there == TARGET:
+        sweep.cellmove()("resize", sweep.server, "--flavor", "c1", "--to-host", SOURCE)
+        sweep.cellmove()("confirm", sweep.server, "--yes")
+        sweep.nova.wait_port(sweep.server, SOURCE)
 
 
 @pytest.mark.skipif(not MOMENTS, reason="make crash-lab-long")

@@ -294,8 +294,19 @@ def test_a_lock_that_somebody_holds_is_a_conflict(lab: Lab, server: str) -> None
     source = lab.cells["cell1"]
     with rehearsal(source) as holder:
         holder.change("instances", {"progress": 0}, uuid=server)
+        with source.read() as rows:
+            rows._connection.exec_driver_sql("SET SESSION innodb_lock_wait_timeout = 1")
         with pytest.raises(errors.Conflict, match="held a lock"), source.write() as rows:
             rows.change("instances", {"progress": 0}, uuid=server)
+    source.close()  # Others wait longer.
+
+
+def test_a_lock_of_one_who_went_away_is_waited_for(lab: Lab, server: str) -> None:
+    source = lab.cells["cell1"]
+    with suppress(errors.Unreachable), rehearsal(source) as holder:
+        holder.change("instances", {"progress": 0}, uuid=server)
+        with source.write() as rows:
+            assert rows.change("instances", {"progress": 0}, uuid=server) == 1
 
 
 def test_a_connection_that_the_database_closed_is_opened_anew(lab: Lab, server: str) -> None:

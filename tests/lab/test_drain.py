@@ -208,7 +208,7 @@ def test_a_closed_host_keeps_its_window_stops_when_asked_and_goes_on(
         waiting = home.start(*drain, "--window", _another_day())
         assert waiting.stderr is not None
         assert any("nothing is begun until" in line for line in waiting.stderr)
-        service = _service(herd.nova, host)
+        service = herd.nova.service(host)
         assert service["status"] == "disabled"
         assert service["disabled_reason"].startswith("cellmove drain ")
         waiting.send_signal(signal.SIGINT)
@@ -228,7 +228,7 @@ def test_a_closed_host_keeps_its_window_stops_when_asked_and_goes_on(
 
         over = _events(home(*drain, "--confirm-after", "1s", "--json"))[-1]
         assert (over["moved"], over["confirmed"], over["left"]) == (2, 2, 0)
-        assert _service(herd.nova, host) == service
+        assert herd.nova.service(host) == service
     finally:
         _enable(herd.nova, host)
     for number in pair:
@@ -284,14 +284,8 @@ def _told(process: subprocess.Popen[str], step: str, mark: str) -> None:
     pytest.fail(f"it ended before {step} was {mark}")
 
 
-def _service(nova: Nova, host: str) -> dict[str, Any]:
-    """What nova's API tells of its nova-compute, but for the time."""
-    listed = nova._compute.get("/os-services", binary="nova-compute", host=host).body["services"]
-    return {key: listed[0][key] for key in ("id", "status", "disabled_reason")}
-
-
 def _enable(nova: Nova, host: str) -> None:
-    path = f"/os-services/{_service(nova, host)['id']}"
+    path = f"/os-services/{nova.service(host)['id']}"
     assert nova._compute.send("PUT", path, {"status": "enabled"}).ok
 
 

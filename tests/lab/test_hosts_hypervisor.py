@@ -16,13 +16,15 @@ import pytest
 from cellmove.errors import StepFailed, Unreachable
 from cellmove.hosts.connect import Storage
 from cellmove.hosts.hypervisor import RemoteHypervisor
+from cellmove.hosts.openssh import configuration
 from cellmove.hosts.reach import RemoteHosts
+from cellmove.hosts.transfer import carry
 from cellmove.hosts.xml import GuestXml, for_target
 from cellmove.model import Disk, Flavor, Move, Port, Transfer
 from tests.lab.kit.guest import GuestWatch
 from tests.lab.kit.hosts import SOURCE, TARGET, guest_state, move_between, nobody
 from tests.lab.kit.nova import Nova
-from tests.lab.kit.places import OUTPUTS, host_run
+from tests.lab.kit.places import OUTPUTS, host_run, received_bytes
 
 pytestmark = pytest.mark.lab
 
@@ -213,7 +215,8 @@ def test_nothing_of_a_copy_outlives_who_asked_for_it(
     target.begin_disk(server.uuid, root, root.size_bytes)
     ends = (source.reading_end(server.uuid, root), target.writing_end(server.uuid, root))
     program = (
-        "from cellmove.hosts.transfer import End, carry, configuration\n"
+        "from cellmove.hosts.openssh import configuration\n"
+        "from cellmove.hosts.transfer import End, carry\n"
         f"config = configuration({SETTINGS['ssh_config']!r}, 'bastion')\n"
         f"carry(*{ends!r}, config, lambda done, total: print(done, flush=True))\n"
     )
@@ -230,15 +233,39 @@ def test_nothing_of_a_copy_outlives_who_asked_for_it(
     assert target.disks(server.uuid) == ()  # Half a disk is no disk.
 
 
+@pytest.mark.parametrize("image_format", ["raw", "qcow2"])
 def test_the_next_try_goes_over_what_a_broken_one_left(
-    hosts: RemoteHosts, source: RemoteHypervisor, target: RemoteHypervisor, server: Stopped
+    hosts: RemoteHosts,
+    source: RemoteHypervisor,
+    target: RemoteHypervisor,
+    server: Stopped,
+    image_format: str,
 ) -> None:
     root, _ = source.disks(server.uuid)
-    target.begin_disk(server.uuid, replace(root, format="raw", base=""), GIB)
+    target.begin_disk(server.uuid, replace(root, format=image_format, base=""), GIB)
+    half = f"{target.disk_path(server.uuid, 'disk')}.cellmove"
+    host_run(TARGET, ["qemu-io", "-f", image_format, "-c", "write -P 9 1M 64k", half])
 
     hosts.copy_disk(move_of(server), root, root.size_bytes, nobody)
 
     assert [disk.name for disk in target.disks(server.uuid)] == ["disk"]
+
+
+def test_what_a_copy_had_brought_when_it_broke_off_does_not_cross_again(
+    hosts: RemoteHosts, source: RemoteHypervisor, target: RemoteHypervisor, server: Stopped
+) -> None:
+    root = replace(source.disks(server.uuid)[0], why_flat="asked")
+    target.begin_disk(server.uuid, root, root.size_bytes)
+    ends = source.reading_end(server.uuid, root), target.writing_end(server.uuid, root)
+    begun = received_bytes(TARGET)
+    carry(*ends, configuration(SETTINGS["ssh_config"], "bastion"), lambda _done, _total: None)
+    first = received_bytes(TARGET) - begun
+
+    hosts.copy_disk(move_of(server), root, root.size_bytes, nobody)
+
+    assert received_bytes(TARGET) - begun - first < first / 10
+    path = source.disk_path(server.uuid, "disk")
+    assert content_hash(TARGET, path) == content_hash(SOURCE, path)
 
 
 def test_a_port_is_plugged_as_nova_did_it_on_the_source(

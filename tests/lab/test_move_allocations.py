@@ -108,7 +108,8 @@ def test_a_failed_move_gives_all_of_it_back(guaranteed: Guaranteed, cellmove: Ce
 def test_resized_the_migration_holds_the_source_and_the_server_the_target(
     guaranteed: Guaranteed, cellmove: Cellmove
 ) -> None:
-    cellmove("resize", guaranteed.server, *WISH)
+    done = cellmove("resize", guaranteed.server, *WISH)
+    assert "Revert it with cellmove alone" in done.stdout
     assert guaranteed.nova.status(guaranteed.server) == "VERIFY_RESIZE"
     assert guaranteed.held() == guaranteed.at(TARGET, C2)
     assert guaranteed.held(guaranteed.migration("cell2")) == guaranteed.at(SOURCE, C1)
@@ -138,5 +139,13 @@ def test_confirmed_the_source_is_free_and_deleted_all_is(
     after = guaranteed.placement.free(guaranteed.switch(SOURCE))
     assert after == {name: amount + RATE_KBIT for name, amount in free.items()}
     assert list(guaranteed.wires.bindings(guaranteed.port)) == [TARGET]
+
+    cellmove("resize", guaranteed.server, "--to-host", SOURCE)
+    migration = guaranteed.migration("cell1")
+    guaranteed.nova.confirm(guaranteed.server)
+    assert guaranteed.held() == guaranteed.at(SOURCE, C2)
+    assert guaranteed.held(migration) == {}
+    assert list(guaranteed.wires.bindings(guaranteed.port)) == [SOURCE]
+    assert guaranteed.served(SOURCE) == [guaranteed.switch(SOURCE)]
     guaranteed.nova.delete(guaranteed.server)
     nothing_left(guaranteed.server)

@@ -13,7 +13,14 @@ from tests.lab.kit.guest import GuestWatch
 from tests.lab.kit.nova import Nova, lab_session
 from tests.lab.kit.program import Cellmove
 from tests.lab.kit.traces import nothing_left, traces
-from tests.lab.kit.volumes import Volumes, attachments, from_image, named, records_found
+from tests.lab.kit.volumes import (
+    Volumes,
+    attachments,
+    from_image,
+    named,
+    read_only,
+    records_found,
+)
 
 pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
@@ -133,32 +140,42 @@ def test_what_one_of_nova_and_cellmove_resizes_the_other_finishes(
     nova: Nova, volumes: Volumes, blank: str, cellmove: Cellmove
 ) -> None:
     more = from_image(nova, blank, delete_on_termination=False)
-    with nova.lent("volume-mixed", SOURCE, config_drive=False, more=more) as server:
+    with (
+        volumes.lent() as frozen,
+        nova.lent("volume-mixed", SOURCE, config_drive=False, more=more) as server,
+    ):
+        volumes.freeze(frozen)
         (root,) = volumes.shown(server)
         nova.stop(server)
-        resized = {root: [AT_TARGET, RESERVED]}
+        volumes.attach(server, frozen)
+        at_source = {volume: [AT_SOURCE] for volume in (root, frozen)}
+        at_target = {volume: [AT_TARGET] for volume in (root, frozen)}
+        resized = {volume: [AT_TARGET, RESERVED] for volume in (root, frozen)}
 
         nova.migrate(server, TARGET)
         assert attachments(server) == resized
         cellmove("revert", server, "--yes")
-        assert attachments(server) == {root: [AT_SOURCE]}
+        assert attachments(server) == at_source
+        assert read_only(SOURCE, server) == {frozen}
 
         cellmove("resize", server, *WISH)
         assert attachments(server) == resized
+        assert read_only(TARGET, server) == {frozen}
         nova.revert(server)
-        assert attachments(server) == {root: [AT_SOURCE]}
+        assert attachments(server) == at_source
 
         nova.migrate(server, TARGET)
         cellmove("confirm", server, "--yes")
-        assert attachments(server) == {root: [AT_TARGET]}
+        assert attachments(server) == at_target
 
         cellmove("resize", server, "--to-host", SOURCE)
         nova.confirm(server)
-        assert attachments(server) == {root: [AT_SOURCE]}
+        assert attachments(server) == at_source
 
         cellmove("resize", server, *WISH)
         assert attachments(server) == resized
         nova.delete(server)
         nothing_left(server)
-        assert (attachments(server), volumes.status(root)) == ({}, "available")
+        assert attachments(server) == {}
+        assert (volumes.status(root), volumes.status(frozen)) == ("available", "available")
         volumes.delete(root)

@@ -285,6 +285,13 @@ def test_what_a_host_lacks_is_found_and_named(word: str, what: str, result: Resu
     assert [f.result for f in found.values()].count(Result.FAIL) == 1
 
 
+@pytest.mark.parametrize(("said", "result"), [("", Result.OK), ("no key", Result.FAIL)])
+def test_a_bastion_that_is_to_copy_is_asked_whether_it_can(said: str, result: Result) -> None:
+    (found,) = hosts.copies("cmp1a", lambda: said)
+    assert (found.what, found.result) == ("cmp1a: copies by the bastion", result)
+    assert said in found.seen
+
+
 def test_little_room_wants_a_look() -> None:
     found = host_findings(FakeFar(free_bytes=samples.GIB))
     assert found["cmp1a: instances"].result is Result.WARN

@@ -125,8 +125,10 @@ def test_wrong_usage_is_json_when_that_was_asked_for(terminal: Terminal) -> None
 def test_a_resize_says_where_the_server_is_and_what_to_type_next(terminal: Terminal) -> None:
     ran = terminal.type(*RESIZE)
     assert ran.code == 0
+    nvram = "/var/lib/libvirt/qemu/nvram/instance-00000066_VARS.fd"
     assert [line for line in ran.out.splitlines() if "was off for" not in line] == [
         "web-1 is on cmp2a in cell2 with flavor c2 and waits to be confirmed (VERIFY_RESIZE).",
+        f"Confirm it with cellmove: nova's own confirm leaves {nvram} on cmp1a.",
         "Next: cellmove confirm web-1",
         "  or: cellmove revert web-1",
     ]

@@ -33,6 +33,7 @@ instance_name_template = "vm-%x"
 quota_usage = "placement"
 quota_cores = 40
 quota_ram_mb = -1
+cross_az_attach = false
 
 [policy]
 file = "nova-policy.yaml"
@@ -68,6 +69,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     assert config.nova.instance_name_template == "vm-%x"
     quota = (config.nova.quota_usage, config.nova.quota_cores, config.nova.quota_ram_mb)
     assert quota == ("placement", 40, -1)
+    assert config.nova.cross_az_attach is False
     assert config.policy.file == str(tmp_path / "nova-policy.yaml")
     assert config.notifications.transport_url_file == str(tmp_path / "bus.url")
     assert config.journal.url == "/var/lib/cellmove/journal.db"
@@ -157,6 +159,8 @@ def test_an_unknown_key_is_refused_naming_the_nearest(
         ('[database]\npassword_command = "pass"\n', "list of texts"),
         ("[database]\npassword_command = [7]\n", "list of texts"),
         ('[ssh]\naddress = "host"\n', "{name}"),
+        ('[ssh]\nbastion = "b"\nrelay = "b"\n', '"conductor" or "bastion"'),
+        ('[ssh]\nrelay = "bastion"\n', "names no `bastion`"),
         ('[nova]\ninstance_name_template = "vm"\n', "instance-%08x"),
         ('[nova]\nblock_storage_ips = "cmp1=192.0.2.1"\n', "list of texts"),
         ('[nova]\nblock_storage_ips = ["192.0.2.1"]\n', "host=192.0.2.1"),
@@ -275,6 +279,18 @@ def test_nothing_of_the_real_environment_is_read(monkeypatch: pytest.MonkeyPatch
 def test_a_quota_is_a_whole_number(tmp_path: Path, value: str) -> None:
     refused = refusal(tmp_path, f"[nova]\nquota_cores = {value}\n")
     assert "`quota_cores` in [nova]" in refused.seen
+
+
+@pytest.mark.parametrize("value", ['"yes"', "1", '""'])
+def test_a_flag_is_true_or_false(tmp_path: Path, value: str) -> None:
+    refused = refusal(tmp_path, f"[nova]\ncross_az_attach = {value}\n")
+    assert "`cross_az_attach` in [nova]" in refused.seen
+    assert "is not true or false" in refused.seen
+
+
+def test_a_flag_may_come_from_the_environment(tmp_path: Path) -> None:
+    config = load(written(tmp_path, ""), {"CELLMOVE_NOVA_CROSS_AZ_ATTACH": "False"})
+    assert config.nova.cross_az_attach is False
 
 
 def test_a_quota_may_come_from_the_environment(tmp_path: Path) -> None:

@@ -398,6 +398,19 @@ def test_a_resize_is_refused_for(world: World, why: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("reason", "do"),
+    [
+        ("new disks", "Enable it, or choose another host with --to-host."),
+        ("AUTO: lost", "Wait until nova enables it, or choose another host with --to-host."),
+    ],
+)
+def test_why_a_target_is_disabled_is_told(world: World, reason: str, do: str) -> None:
+    service("cmp2a", CELL2, disabled=True, disabled_reason=reason)(world)
+    error = refused(world, lambda: resize(world))
+    assert (error.seen, error.do) == (f"The reason given: {reason}.", do)
+
+
+@pytest.mark.parametrize(
     ("asked", "what"),
     [
         ({"flavor": "huge"}, "There is no flavor 'huge'."),

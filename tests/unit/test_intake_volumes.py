@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cellmove.errors import Refused
-from cellmove.intake import intake_resize
+from cellmove.intake import Actor, intake_resize
 from tests.fakes.cinder import ISCSI, NFS, FakeVolumes
 from tests.fakes.databases import CELL1
 from tests.fakes.world import ACTOR, SERVER, VOLUMES, World
@@ -20,14 +21,14 @@ MAPPINGS = "block_device_mapping"
 Spoil = Callable[[World], Any]
 
 
-def resize(world: World) -> Any:
+def resize(world: World, actor: Actor = ACTOR) -> Any:
     return intake_resize(
         world.cloud,
         SERVER,
         flavor="c2",
         to_host="cmp2a",
         to_cell=None,
-        actor=ACTOR,
+        actor=actor,
         request_id="req-1",
     )
 
@@ -101,6 +102,20 @@ def test_it_is_refused_and_nothing_touched(world: World, spoil: Spoil, what: str
     assert told
     assert all(reason.seen and reason.do for reason in told)
     assert world.snapshot() == before
+
+
+def test_volumes_stay_in_their_zone_where_nova_wants_that(world: World) -> None:
+    strict = replace(ACTOR, cross_az_attach=False)
+    for volume, zone in ((VOLUMES[NFS], "az2"), (VOLUMES[ISCSI], "az1")):
+        world.volumes.set_state(volume, zone=zone)
+    with pytest.raises(
+        Refused, match=f"{VOLUMES[ISCSI]} is in another .* It is in az1, the host in"
+    ):
+        resize(world, strict)
+    assert resize(world).target.name == "cmp2a"
+
+    world.volumes.set_state(VOLUMES[ISCSI], zone="az2")
+    assert resize(world, strict).target.name == "cmp2a"
 
 
 def test_a_leftover_keeps_a_resized_server_from_its_revert(world: World) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cellmove.errors import StepFailed
+from cellmove.errors import Refused, StepFailed
 from cellmove.model import Disk, Move
 from cellmove.plan import plan
 from cellmove.steps.base import Status, Step
@@ -70,6 +70,12 @@ def test_a_config_drive_is_not_warm_alone_for_no_checkpoint_would_prove_it(world
     move = taken_in(world)
     assert not [disk.name for disk in move.disks if disk.warm]
     assert "too old" in PrecopyDisks(move).describe()
+
+
+def test_a_bastion_that_cannot_pass_copies_on_is_refused(world: World) -> None:
+    world.hosts.no_way_ = "Permission denied"
+    with pytest.raises(Refused, match=r"cannot copy from cmp1a to cmp2a.*Permission denied"):
+        taken_in(world)
 
 
 @pytest.fixture

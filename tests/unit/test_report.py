@@ -24,7 +24,7 @@ from cellmove.intake.estimate import Estimate
 from cellmove.intake.explained import Explained
 from cellmove.intake.listing import Listed
 from cellmove.journal import Entry, Event, Mark
-from cellmove.model import Transfer
+from cellmove.model import Port, Transfer
 from cellmove.progress import Alive, Display, Guarded, Lines, Quiet, display
 from cellmove.report import outcomes
 from cellmove.report.base import VERSION, Report, as_text, console, duration, size
@@ -118,6 +118,15 @@ def printed(report: Report, *, columns: int = 200) -> str:
     return file.getvalue()
 
 
+def test_what_others_wrote_does_not_move_the_cursor() -> None:
+    file = io.StringIO()
+    hostile = "a\x1b[2Kb\x07\r\x9b1Ac\u202ed\ne"
+    Failure(Refused(hostile, "it is \x1b]0;mine\x07", "")).print(console(file))
+    assert file.getvalue().startswith("Error: a?[2Kb")
+    assert {letter for letter in file.getvalue() if not letter.isprintable()} == {"\n"}
+    assert "?1Ac?d\ne\n" in file.getvalue()
+
+
 def keys(document: Any) -> Iterator[str]:
     if isinstance(document, dict):
         for key, value in document.items():
@@ -126,6 +135,20 @@ def keys(document: Any) -> Iterator[str]:
     elif isinstance(document, list):
         for each in document:
             yield from keys(each)
+
+
+def test_how_nova_would_end_it_badly_is_told_with_the_plan_and_the_result() -> None:
+    port = Port(
+        "p", mac="", host="cmp1a", status="ACTIVE", vif_type="ovs", has_resource_request=True
+    )
+    odd = replace(MOVE, ports=(port,), nvram="/var/lib/x_VARS.fd")
+    told: list[Report] = [Outcome("resize", "web-1", odd, 7), Plans("resize", [Plan(odd, ())])]
+    for each in told:
+        assert "cellmove alone: nova's own revert fails" in printed(each)
+        assert "nova's own confirm leaves /var/lib/x_VARS.fd on cmp1a." in printed(each)
+    assert len(told[0].document()["warnings"]) == 2
+    assert Outcome("revert", "web-1", odd, 8).document()["warnings"] == []
+    assert Outcome("resize", "web-1", MOVE, 7).document()["warnings"] == []
 
 
 @pytest.mark.parametrize("title", REPORTS)

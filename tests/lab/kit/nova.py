@@ -235,6 +235,23 @@ class Nova:
                 pytest.fail(f"the ports of {server} do not come up on {host}: {ports}")
             time.sleep(POLL_SECONDS)
 
+    def service(self, host: str) -> dict[str, Any]:
+        """What nova's API tells of its nova-compute, but for the time."""
+        listed = self._compute.get("/os-services", binary="nova-compute", host=host).body
+        return {key: listed["services"][0][key] for key in ("id", "status", "disabled_reason")}
+
+    def wait_enabled(self, *hosts: str, timeout_seconds: float = 150) -> None:
+        """Wait until servers may be placed there.
+
+        nova-compute disables itself when it loses libvirt, and enables itself when one of its
+        periodic tasks has found it again: up to a minute later.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        while off := [host for host in hosts if self.service(host)["status"] != "enabled"]:
+            if time.monotonic() > deadline:
+                pytest.fail(f"nova-compute stays disabled: {[self.service(host) for host in off]}")
+            time.sleep(POLL_SECONDS)
+
     def actions(self, server: str) -> list[dict[str, Any]]:
         """The server's actions, newest first, as `openstack server event list` has them."""
         path = f"/servers/{server}/os-instance-actions"

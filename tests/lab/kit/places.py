@@ -75,3 +75,9 @@ def sql(database: str, query: str) -> list[list[str]]:
         [str(OUTPUTS / "sql"), server, "-N", "-B", "-e", query, *([schema] * bool(schema))]
     )
     return [line.split("\t") for line in output.splitlines()]
+
+
+def received_bytes(host: str) -> int:
+    """All that has come to a host so far, but from itself."""
+    lines = (line.split() for line in host_run(host, ["cat", "/proc/net/dev"]).splitlines())
+    return sum(int(words[1]) for words in lines if words[0].endswith(":") and words[0] != "lo:")

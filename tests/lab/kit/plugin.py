@@ -8,6 +8,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.lab.kit.places import CONDUCTOR, OUTPUTS, conductor_namespace
+from tests.lab.kit.program import Cellmove
 
 
 @pytest.hookimpl(wrapper=True)
@@ -25,3 +26,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     there = CONDUCTOR.exists() and (OUTPUTS / "clouds.yaml").exists()
     if item.get_closest_marker("lab") and not there:
         pytest.fail("The lab is not up: run `make lab` first.", pytrace=False)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown() -> None:
+    """Before any fixture goes."""
+    Cellmove.end_all()

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -35,6 +35,8 @@ class Cellmove:
     """The installed program with the lab's configuration, and a journal of its own."""
 
     program: tuple[str, ...] = (str(OUTPUTS / "cellmove"),)
+    started: ClassVar[list[subprocess.Popen[str]]] = []
+    """All that run in the background, or did."""
 
     def __init__(
         self, state: Path, environ: Mapping[str, str] | None = None, group: int | None = None
@@ -53,7 +55,7 @@ class Cellmove:
 
     def start(self, *argv: str) -> subprocess.Popen[str]:
         """Run in the background: to be interrupted or killed; its pid is cellmove's own."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [*self.program, *argv],
             env=self._environment,
             group=self._group,
@@ -62,6 +64,17 @@ class Cellmove:
             stderr=subprocess.PIPE,
             text=True,
         )
+        self.started.append(process)
+        return process
+
+    @classmethod
+    def end_all(cls) -> None:
+        """Nothing of a test that failed works on while its servers are deleted."""
+        for process in cls.started:
+            if process.poll() is None:
+                process.kill()
+                process.communicate()
+        cls.started.clear()
 
     @staticmethod
     def wait(process: subprocess.Popen[str], timeout_seconds: float = 600) -> Completed:

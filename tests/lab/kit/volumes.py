@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -15,7 +16,7 @@ from cellmove.services.cinder import MICROVERSION
 from cellmove.services.session import Session
 from tests.lab.kit.guest import GuestWatch
 from tests.lab.kit.nova import POLL_SECONDS, Nova
-from tests.lab.kit.places import sql
+from tests.lab.kit.places import host_run, sql
 from tests.lab.kit.traces import CELLS
 
 SERIAL_LENGTH = 20
@@ -76,6 +77,12 @@ class Volumes:
             if status.startswith("error") or time.monotonic() > deadline:
                 pytest.fail(f"volume {volume} is {status}, not {wanted}")
             time.sleep(POLL_SECONDS)
+
+    def freeze(self, volume: str) -> None:
+        """Let nobody write to it any more."""
+        body = {"os-update_readonly_flag": {"readonly": True}}
+        answer = self._cinder.send("POST", f"/volumes/{volume}/action", body)
+        assert answer.ok, answer.message
 
     def attach(self, server: str, volume: str) -> None:
         """Attach a volume through nova."""
@@ -142,6 +149,17 @@ def named(server: str, cell: str) -> dict[str, tuple[str, str]]:
         )
         found[volume] = (state[0][0], state[0][1]) if state else ("gone", "-")
     return found
+
+
+def read_only(host: str, server: str) -> set[str]:
+    """The volumes that the server's guest on this host may not write to."""
+    shown = host_run(host, ["virsh", "dumpxml", "--inactive", server])
+    disks = ElementTree.fromstring(shown).iterfind("devices/disk")
+    return {
+        disk.findtext("serial", "")
+        for disk in disks
+        if disk.find("serial") is not None and disk.find("readonly") is not None
+    }
 
 
 def records_found(guest: GuestWatch, host: str, volumes: set[str]) -> dict[str, int | None]:

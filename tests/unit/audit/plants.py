@@ -188,6 +188,12 @@ def directory_left(world: World) -> None:
     world.hosts.by_name["cmp1b"].make_directory(SERVER)
 
 
+def plug_left(world: World) -> None:
+    for device, ids in world.hosts.by_name["cmp1a"].ports.items():
+        if ids["vm-uuid"] == SERVER:
+            world.hosts.by_name["cmp2a"].ports[device] = ids
+
+
 def checkpoint(world: World) -> None:
     world.hosts.by_name["cmp1a"].checkpoints_[SERVER] = ["cellmove-01234567-3"]
 
@@ -222,7 +228,16 @@ PLANTS: dict[str, Callable[[World], None]] = {
         *(wrong_provider, no_allocation, port_without_server, port_elsewhere, port_unbound),
         *(inactive_binding, stale_reservation, stray_attachment, attachment_lost),
         *(attachment_incomplete, guest_without_server, guest_elsewhere, guest_left, running_twice),
-        *(guest_missing, directory_left, checkpoint, half_copy, disk_server, guard_left, stuck),
+        *(
+            guest_missing,
+            directory_left,
+            plug_left,
+            checkpoint,
+            half_copy,
+            disk_server,
+            guard_left,
+            stuck,
+        ),
         unreachable,
     )
 }

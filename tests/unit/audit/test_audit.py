@@ -24,6 +24,7 @@ MENDED = (
     "inactive-binding",
     "stale-reservation",
     "guest-left",
+    "plug-left",
     "checkpoint",
 )
 BESIDES: dict[str, set[str]] = {

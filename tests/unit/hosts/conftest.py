@@ -25,6 +25,10 @@ PasswordAuthentication no
 KbdInteractiveAuthentication no
 PermitRootLogin prohibit-password
 PidFile none
+SetEnv PATH={directory}/bin:/usr/sbin:/usr/bin:/sbin:/bin
+"""
+CLIENT = """#!/bin/sh
+exec /usr/bin/ssh -F {directory}/config "$@"
 """
 CONFIG = """
 Host *
@@ -64,9 +68,14 @@ def server_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]
         subprocess.run(command, check=True)
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)  # sshd of root wants it.
+    (directory / "bin").mkdir()
     process = _started(directory)
     while process is None:  # somebody else was quicker to take the port
         process = _started(directory)
+    # As if each account on the server had a configuration of its own.
+    client = directory / "bin" / "ssh"
+    client.write_text(CLIENT.format(directory=acquainted(directory, directory).directory))
+    client.chmod(0o755)
     with process:
         yield directory
         process.terminate()

@@ -52,5 +52,5 @@ def same_content(one: Path, other: Path) -> bool:
 
 def server(path: Path, image_format: str, socket: Path, *, read_only: bool) -> list[str]:
     """A server as cellmove starts it, but as this user."""
-    mode = ["--read-only"] if read_only else []
+    mode = ["--read-only"] if read_only else ["--shared=2"]
     return ["qemu-nbd", *mode, f"--format={image_format}", f"--socket={socket}", str(path)]

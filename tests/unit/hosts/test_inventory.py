@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any, cast
 
 import libvirt
 import pytest
 
-from cellmove.hosts import inventory
+from cellmove.hosts import inventory, switch
 from cellmove.hosts.disks import Layout
 from cellmove.hosts.guests import Guests
 from cellmove.hosts.inventory import Inventory
@@ -17,6 +18,15 @@ from cellmove.hosts.shell import Completed, Shell
 ONE = "11111111-2222-4333-8444-555555555555"
 TWO = "99999999-2222-4333-8444-555555555555"
 PATH = "/var/lib/nova/instances"
+PORT = "0a1b2c3d-2222-4333-8444-555555555555"
+TAP = "tap0a1b2c3d-22"
+
+
+def plug(name: str, port: str) -> tuple[str, tuple[str, list[tuple[str, str]]]]:
+    """A row of Open vSwitch's interfaces."""
+    return name, ("map", [("vm-uuid", ONE), ("iface-id", port)] if port else [])
+
+
 PRINTED = {
     ("/usr/bin/ls", "-1A", PATH): f"_base\n{ONE}\n{TWO}_resize\n{TWO}_del\nlocks\n{ONE}.bak\n",
     inventory.find_halves(PATH): f"{PATH}/{ONE}/disk.eph0.cellmove\n{PATH}/{ONE}/disk.cellmove\n",
@@ -26,6 +36,9 @@ PRINTED = {
         f"4713 qemu-nbd --socket=/tmp/{TWO}-disk.sock /somebody/elses\n"
     ),
     inventory.file_system(PATH): "Type\next4\n",
+    switch.records(): json.dumps(
+        {"data": [plug("br-int", ""), plug(TAP, PORT), plug("tap", PORT)]}
+    ),
 }
 
 
@@ -86,10 +99,11 @@ def test_all_is_read_with_few_questions_however_many_guests_there_are() -> None:
         halves={ONE: ("disk", "disk.eph0")},
         checkpoints={ONE: ("cellmove-01234567-0",)},
         exports={ONE: (71, 4712)},
+        plugs={ONE: (PORT,)},
     )
     assert connection.asked == 3
     assert len(ran) == len(PRINTED)
-    assert {user for user, _argv in ran} == {"nova", None}
+    assert {user for user, _argv in ran} == {"nova", "root", None}
 
 
 @pytest.mark.parametrize("code", [libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_INTERNAL_ERROR])

@@ -313,9 +313,16 @@ def test_a_bridge_joins_a_socket_with_a_program_there(shell: Shell) -> None:
         near.sendall(b"hello")
         near.shutdown(socket.SHUT_WR)
         heard = near.makefile("rb").read()
+        assert not Path(bridge.path).parent.exists()
     bridge.close()
 
     assert heard == b"HELLO"
+
+
+def test_a_bridge_that_nobody_took_leaves_nothing(shell: Shell) -> None:
+    bridge = Bridge(shell.channel, "cat")
+    bridge.close()
+
     assert not Path(bridge.path).parent.exists()
 
 

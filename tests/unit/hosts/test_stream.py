@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from cellmove.hosts import nbd, stream
+from cellmove.hosts import nbd, stream, wire
+from cellmove.hosts.content import WINDOW
 from cellmove.hosts.far import Program, far_program
 from tests.unit.hosts.conftest import ends_soon
 from tests.unit.hosts.images import MIB, edit, make, overlay, same_content, server
@@ -68,14 +69,17 @@ def ends(tmp_path: Path, disk: Path) -> Ends:
     return Ends(tmp_path, disk, "qcow2")
 
 
-def sent(command: list[str]) -> Ended:
+def sent(command: list[str], known: bytes = b"") -> Ended:
     """Everything that a sender says; its input stays open until it has ended."""
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     with process:
+        assert process.stdin
         assert process.stdout
         assert process.stderr
+        process.stdin.write(known)
+        process.stdin.flush()
         out = process.stdout.read()
         errors = process.stderr.read()
     return subprocess.CompletedProcess(command, process.wait(), out, errors)
@@ -91,13 +95,19 @@ def fact(ended: Ended, word: str) -> str:
 
 
 def offsets(data: bytes) -> list[tuple[int, int]]:
-    """Where the frames of a stream belong, and how long they are."""
-    position, found = len(stream.MAGIC) + stream.HEAD.size, []
+    """Where the frames of a stream belong, zeros with the bit for them, and how long they are."""
+    position, found = len(wire.MAGIC) + wire.HEAD.size, []
     while position < len(data):
-        offset, length = stream.FRAME.unpack_from(data, position)
-        position += stream.FRAME.size + length
+        offset, length = wire.FRAME.unpack_from(data, position)
+        carries = offset == wire.END or not offset & wire.ZERO
+        position += wire.FRAME.size + (length if carries else 0)
         found.append((offset, length))
     return found
+
+
+def offsets_of_data(data: bytes) -> list[tuple[int, int]]:
+    """Those frames that carry data."""
+    return [frame for frame in offsets(data)[:-1] if not frame[0] & wire.ZERO]
 
 
 @pytest.mark.parametrize(
@@ -111,7 +121,7 @@ def test_the_content_arrives_and_both_hashes_agree(
 
     assert (read.returncode, written.returncode) == (0, 0), written.stderr
     assert same_content(disk, ends.target)
-    assert fact(read, "hash") == fact(written, "hash")
+    assert fact(read, "hash") == fact(written, "found")
 
 
 def test_packed_data_arrives_in_less_and_what_does_not_get_smaller_as_it_is(
@@ -128,7 +138,7 @@ def test_packed_data_arrives_in_less_and_what_does_not_get_smaller_as_it_is(
 
     assert (read.returncode, written.returncode) == (0, 0), written.stderr
     assert same_content(source, ends.target)
-    assert fact(read, "hash") == fact(written, "hash") == fact(plain, "hash")
+    assert fact(read, "hash") == fact(written, "found") == fact(plain, "hash")
     assert 4 * MIB < int(fact(read, "sent")) < 5 * MIB < 7 * MIB < int(fact(plain, "sent"))
     noise = [offset for offset, length in offsets(read.stdout) if length == MIB]
     assert noise == [at * MIB for at in range(6, 10)]
@@ -136,8 +146,8 @@ def test_packed_data_arrives_in_less_and_what_does_not_get_smaller_as_it_is(
 
 @pytest.mark.parametrize("small", [b"no zlib", zlib.compress(bytes(2 * MIB)), b""])
 def test_packed_data_that_is_none_ends_the_copy(ends: Ends, small: bytes) -> None:
-    frame = stream.FRAME.pack(stream.PACKED, len(small)) + small
-    head = stream.MAGIC + stream.HEAD.pack(4 * MIB, 0)
+    frame = wire.FRAME.pack(wire.PACKED, len(small)) + small
+    head = wire.MAGIC + wire.HEAD.pack(4 * MIB, 0)
     written = received(ends.writes("raw", 4 * MIB), head + frame)
     assert (written.returncode, b"the stream is damaged" in written.stderr) == (1, True)
 
@@ -176,7 +186,7 @@ def test_a_part_makes_an_old_copy_the_same_also_where_it_became_zero(
 
     assert (part.returncode, done.returncode) == (0, 0), part.stderr + done.stderr
     assert same_content(source, ends.target)
-    assert fact(part, "hash") == fact(done, "hash")
+    assert fact(part, "hash") == fact(done, "found")
     assert len(part.stdout) < 2 * MIB
 
 
@@ -259,7 +269,7 @@ def test_a_limit_is_kept_to_and_time_not_used_is_not_saved_up(
 
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     monkeypatch.setattr(time, "sleep", sleep)
-    pace = stream.Pace(4 * MIB)
+    pace = wire.Pace(4 * MIB)
 
     pace.sent(MIB)
     now[0] += 0.1  # Reading the next block: its time counts.
@@ -277,7 +287,7 @@ def test_an_empty_disk_is_a_disk(tmp_path: Path) -> None:
     written = received(ends.writes("qcow2", 3 * MIB), read.stdout)
 
     assert (read.returncode, written.returncode) == (0, 0)
-    assert fact(read, "hash") == fact(written, "hash")
+    assert fact(read, "hash") == fact(written, "found")
 
 
 @pytest.mark.parametrize("keep", [0, 10, 30, 5000, -1, -64, -80])
@@ -550,7 +560,7 @@ def test_over_a_base_only_what_differs_travels_and_both_ends_hash_all(
 
     assert (read.returncode, written.returncode) == (0, 0), read.stderr + written.stderr
     assert same_content(disk, target)
-    assert fact(read, "hash") == fact(written, "hash") == _hash_in(whole)
+    assert fact(read, "hash") == fact(written, "found") == _hash_in(whole)
     pieces = [offset for offset, length in offsets_of_data(read.stdout) if length]
     assert pieces == [2496 * 1024, 24 * MIB]  # what was written with 3, with 4
     assert int(fact(read, "sent")) == (64 << 10) + 4096
@@ -597,17 +607,60 @@ def test_a_disk_can_be_hashed_where_it_is(tmp_path: Path, disk: Path, whole: byt
     assert fact(done, "hash") == _hash_in(whole)
 
 
-def offsets_of_data(data: bytes) -> list[tuple[int, int]]:
-    """Frames of a stream with zeros in it that carry data."""
-    position, found = len(stream.MAGIC) + stream.HEAD.size, []
-    while position < len(data):
-        offset, length = stream.FRAME.unpack_from(data, position)
-        carries = offset == stream.END or not offset & stream.ZERO
-        position += stream.FRAME.size + (length if carries else 0)
-        if carries and offset != stream.END:
-            found.append((offset, length))
-    return found
-
-
 def _hash_in(data: bytes) -> str:
     return data[-64:].decode()
+
+
+def test_a_copy_that_broke_off_goes_on_with_what_has_not_arrived(tmp_path: Path) -> None:
+    source, window = make(tmp_path / "source", "raw", 160 * MIB), WINDOW
+    with source.open("r+b") as file:
+        file.write(random.Random(2).randbytes(40 * MIB))
+        file.seek(64 * MIB)
+        file.write(random.Random(3).randbytes(96 * MIB))
+    ends = Ends(tmp_path, source, "raw")
+    stream_ = sent(ends.reads).stdout
+    receives = ends.writes("qcow2", 160 * MIB)
+    assert received(receives, stream_[: len(stream_) - 8 * MIB]).returncode == 1
+    # Somebody writes where a part has arrived, and where the source has nothing.
+    edit(ends.target, "qcow2", "write -P 9 5M 64k", "write -P 9 50M 64k")
+
+    told = windows_of(tmp_path, ends.target)
+    read = sent([*ends.reads, "--known"], told)
+    written = received(receives, read.stdout)
+
+    assert (read.returncode, written.returncode) == (0, 0), written.stderr
+    assert same_content(source, ends.target)
+    assert fact(read, "hash") == fact(written, "found")
+    frames = [at & ~wire.ZERO for at, length in offsets(read.stdout)[:-1] if length]
+    assert {at // window for at in frames} == {0, 1, 4}
+
+
+def test_over_a_base_only_what_has_not_arrived_is_sent_again(tmp_path: Path) -> None:
+    source = overlay(tmp_path)
+    under = server(tmp_path / "base", "raw", tmp_path / "base.sock", read_only=True)
+    base = ["--base", str(tmp_path / "base.sock"), *under]
+    ends = Ends(tmp_path, source, "qcow2")
+    receives = ends.writes("qcow2", 25 * MIB)
+    make(ends.target, "qcow2", 25 * MIB, tmp_path / "base")
+    assert received(receives, sent([*ends.reads, *base]).stdout).returncode == 0
+    edit(ends.target, "qcow2", "write -P 9 3M 64k")
+
+    sizes = []
+    for _ in range(2):
+        read = sent([*ends.reads, *base, "--known"], windows_of(tmp_path, ends.target))
+        assert received(receives, read.stdout).returncode == 0
+        sizes.append(int(fact(read, "sent")))
+
+    assert same_content(source, ends.target)
+    assert sizes[0] > sizes[1] == 0
+
+
+def windows_of(directory: Path, image: Path) -> bytes:
+    """What a sender is told of a copy that was begun earlier."""
+    serves = server(image, "qcow2", directory / "w", read_only=False)
+    how = ("windows", "20", "0", "", "", str(directory / "w"))
+    done = received([*far_program("stream.py", *how), *serves], b"")
+    assert done.returncode == 0, done.stderr
+    words = [line.split() for line in done.stderr.decode().splitlines()]
+    told = [f"{each[1]} {each[2]}" for each in words if each[0] == "cellmove-window"]
+    return "".join(f"{line}\n" for line in (len(told), *told)).encode()

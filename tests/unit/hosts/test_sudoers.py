@@ -79,6 +79,7 @@ AS_ROOT = {
     "unplug": switch.unplug("br-int", PORT),
     "list ports": switch.ports("br-int"),
     "look at a port": switch.attachment(PORT),
+    "look at all ports": switch.records(),
     "look for a firmware's variables": firmware.exists(NVRAM),
     "read them": firmware.content(NVRAM),
     "write them": firmware.write(NVRAM),
@@ -128,6 +129,8 @@ REFUSED = {
     "another socket": disks.image_server(DISK, "qcow2", "/tmp/x.sock", read_only=True),
     "a TCP port": ("/usr/bin/qemu-nbd", "--port=10809", DISK),
     "another bridge": switch.unplug("br-ex", PORT),
+    "more of what is plugged": (*switch.records()[:3], "list", "Interface"),
+    "another table": (*switch.records()[:-1], "Bridge"),
     "a whole bridge": ("/usr/bin/ovs-vsctl", "--timeout=30", "del-br", "br-int"),
     "more than one change": (*switch.unplug("br-int", PORT), "--", "del-br", "br-int"),
     "any file as a firmware's variables": (

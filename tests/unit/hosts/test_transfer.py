@@ -14,7 +14,9 @@ from cellmove.errors import StepFailed
 from cellmove.hosts import transfer
 from cellmove.hosts.disks import Argv
 from cellmove.hosts.far import Program, far_program
-from cellmove.hosts.transfer import End, Masters, Pace, carry, configuration
+from cellmove.hosts.openssh import configuration
+from cellmove.hosts.relay import obstacle
+from cellmove.hosts.transfer import End, Masters, Pace, carry
 from tests.unit.hosts.conftest import Sshd, ends_soon
 from tests.unit.hosts.images import MIB, make, overlay, same_content, server
 from tests.unit.hosts.test_stream import big, servers
@@ -29,7 +31,13 @@ def nobody(_done: int, _total: int) -> None:
     """Somebody who does not watch."""
 
 
-def test_a_disk_arrives_whole_and_its_way_is_told(sshd: Sshd, tmp_path: Path) -> None:
+@pytest.fixture(params=["", "bastion"])
+def relay(request: pytest.FixtureRequest) -> str:
+    """Where the two ends are joined: here, or on the bastion."""
+    return str(request.param)
+
+
+def test_a_disk_arrives_whole_and_its_way_is_told(sshd: Sshd, tmp_path: Path, relay: str) -> None:
     source, target = overlay(tmp_path), make(tmp_path / "target", "qcow2", 30 * MIB)
     told: list[tuple[int, int]] = []
 
@@ -38,6 +46,7 @@ def test_a_disk_arrives_whole_and_its_way_is_told(sshd: Sshd, tmp_path: Path) ->
         end("two", target, "qcow2", read_only=False),
         configuration(sshd.config, "bastion"),
         lambda done, total: told.append((done, total)),
+        relay=relay,
     )
 
     assert same_content(source, target)
@@ -47,21 +56,24 @@ def test_a_disk_arrives_whole_and_its_way_is_told(sshd: Sshd, tmp_path: Path) ->
     assert servers(tmp_path) == []
 
 
-def test_what_fails_at_an_end_is_told_with_its_host(sshd: Sshd, tmp_path: Path) -> None:
+def test_what_fails_at_an_end_is_told_with_its_host(sshd: Sshd, tmp_path: Path, relay: str) -> None:
     source = overlay(tmp_path)
 
-    with pytest.raises(StepFailed, match=r"from one to two broke.*two:.*No such file"):
+    with pytest.raises(
+        StepFailed, match=rf"from one to two broke.*{relay or 'two'}:.*No such file"
+    ):
         carry(
             end("one", source, "qcow2", read_only=True),
             end("two", tmp_path / "missing", "qcow2", read_only=False),
             configuration(sshd.config, "bastion"),
             nobody,
+            relay=relay,
         )
 
     assert servers(tmp_path) == []
 
 
-def test_a_target_that_is_too_small_is_told(sshd: Sshd, tmp_path: Path) -> None:
+def test_a_target_that_is_too_small_is_told(sshd: Sshd, tmp_path: Path, relay: str) -> None:
     source, target = overlay(tmp_path), make(tmp_path / "target", "raw", MIB)
 
     with pytest.raises(StepFailed, match="too small"):
@@ -70,10 +82,11 @@ def test_a_target_that_is_too_small_is_told(sshd: Sshd, tmp_path: Path) -> None:
             end("two", target, "raw", read_only=False),
             configuration(sshd.config, "bastion"),
             nobody,
+            relay=relay,
         )
 
 
-def test_an_unknown_host_key_is_refused(sshd: Sshd, tmp_path: Path) -> None:
+def test_an_unknown_host_key_is_refused(sshd: Sshd, tmp_path: Path, relay: str) -> None:
     sshd.known_hosts.write_text("")
 
     with pytest.raises(StepFailed, match="Host key verification failed"):
@@ -82,20 +95,30 @@ def test_an_unknown_host_key_is_refused(sshd: Sshd, tmp_path: Path) -> None:
             end("two", make(tmp_path / "target", "qcow2", MIB), "qcow2", read_only=False),
             configuration(sshd.config, "bastion"),
             nobody,
+            relay=relay,
         )
 
 
-def test_a_copy_that_does_not_move_is_given_up(sshd: Sshd, tmp_path: Path) -> None:
+def test_a_copy_that_does_not_move_is_given_up(sshd: Sshd, tmp_path: Path, relay: str) -> None:
     source = End("one", str(tmp_path / "s"), ("sleep", "300"))
     target = end("two", make(tmp_path / "target", "qcow2", MIB), "qcow2", read_only=False)
 
     with pytest.raises(StepFailed, match="does not move"):
-        carry(source, target, configuration(sshd.config, "bastion"), nobody, Pace(stall_seconds=2))
+        carry(
+            source,
+            target,
+            configuration(sshd.config, "bastion"),
+            nobody,
+            Pace(stall_seconds=2),
+            relay=relay,
+        )
 
     assert all(ends_soon(pid) for pid in servers(tmp_path))
 
 
-def test_a_copy_is_not_faster_than_its_limit_and_arrives_whole(sshd: Sshd, tmp_path: Path) -> None:
+def test_a_copy_is_not_faster_than_its_limit_and_arrives_whole(
+    sshd: Sshd, tmp_path: Path, relay: str
+) -> None:
     source, target = big(tmp_path), make(tmp_path / "target", "raw", 64 * MIB)
     config, heard = configuration(sshd.config, "bastion"), []
     began = time.monotonic()
@@ -106,6 +129,7 @@ def test_a_copy_is_not_faster_than_its_limit_and_arrives_whole(sshd: Sshd, tmp_p
         config,
         lambda done, _total: heard.append(done),
         Pace(limit_bytes_per_second=32 * MIB),
+        relay=relay,
     )
 
     assert same_content(source, target)
@@ -113,7 +137,7 @@ def test_a_copy_is_not_faster_than_its_limit_and_arrives_whole(sshd: Sshd, tmp_p
 
 
 def test_a_packed_copy_arrives_whole(
-    sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, relay: str
 ) -> None:
     source, target = overlay(tmp_path), make(tmp_path / "target", "qcow2", 25 * MIB)
     roles: list[str] = []
@@ -129,13 +153,14 @@ def test_a_packed_copy_arrives_whole(
         configuration(sshd.config, "bastion"),
         nobody,
         Pace(packed=True),
+        relay=relay,
     )
 
     assert roles == ["pack", "receive"]
     assert same_content(source, target)
 
 
-def test_a_watcher_that_raises_ends_both_ends(sshd: Sshd, tmp_path: Path) -> None:
+def test_a_watcher_that_raises_ends_both_ends(sshd: Sshd, tmp_path: Path, relay: str) -> None:
     def interrupted(_done: int, _total: int) -> None:
         raise KeyboardInterrupt
 
@@ -145,12 +170,13 @@ def test_a_watcher_that_raises_ends_both_ends(sshd: Sshd, tmp_path: Path) -> Non
             end("two", make(tmp_path / "target", "raw", 64 * MIB), "raw", read_only=False),
             configuration(sshd.config, "bastion"),
             interrupted,
+            relay=relay,
         )
 
     assert all(ends_soon(pid) for pid in servers(tmp_path))
 
 
-def test_nothing_outlives_us_when_we_are_killed(sshd: Sshd, tmp_path: Path) -> None:
+def test_nothing_outlives_us_when_we_are_killed(sshd: Sshd, tmp_path: Path, relay: str) -> None:
     ends = [
         end("one", big(tmp_path), "raw", read_only=True),
         end("two", make(tmp_path / "target", "raw", 64 * MIB), "raw", read_only=False),
@@ -158,7 +184,8 @@ def test_nothing_outlives_us_when_we_are_killed(sshd: Sshd, tmp_path: Path) -> N
     config, slow = configuration(sshd.config, "bastion"), Pace(limit_bytes_per_second=MIB)
     program = (
         "from cellmove.hosts.transfer import End, Pace, carry\n"
-        f"carry(*{ends!r}, {config!r}, lambda done, total: print(done, flush=True), {slow!r})\n"
+        "told = lambda done, total: print(done, flush=True)\n"
+        f"carry(*{ends!r}, {config!r}, told, {slow!r}, relay={relay!r})\n"
     )
     with subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
@@ -218,3 +245,21 @@ def test_a_kept_connection_carries_copies_and_ends_with_us(sshd: Sshd, tmp_path:
             config,
             nobody,
         )
+
+
+def test_a_bastion_that_cannot_sign_in_is_told_with_what_it_said(sshd: Sshd) -> None:
+    config = configuration(sshd.config, "bastion")
+    assert obstacle(config, "bastion", "one", "two") == ""
+
+    known = sshd.keys / "known_hosts"
+    text = known.read_text()
+    known.write_text("")
+    try:
+        assert "Host key verification failed" in obstacle(config, "bastion", "one", "two")
+    finally:
+        known.write_text(text)
+
+
+def test_a_host_whose_place_is_not_told_cannot_be_joined(tmp_path: Path) -> None:
+    with pytest.raises(StepFailed, match="does not say where one is"):
+        obstacle(f'Include "{tmp_path}"\nNonsense yes\n', "bastion", "one")

@@ -164,9 +164,15 @@ def test_the_lease_of_a_killed_process_is_taken_over_at_once(place: Place) -> No
         assert pipe.recv() == "leased"
         with pytest.raises(Refused, match=f"Process {process.pid}"), journal.lease(move.id):
             pass
+        with pytest.raises(Refused, match=f"is open. Process {process.pid}.*Wait for it"):
+            opened(journal)
+        (entry,) = journal.entries()
+        assert f"Process {process.pid}" in journal.refusal(entry).seen
         assert process.pid
         os.kill(process.pid, signal.SIGKILL)
         _wait_until_dead(process.pid)  # not reaped: a zombie does not hold anything
+        with pytest.raises(Refused, match=r"is open. Run `cellmove resume 1` or `cellmove undo"):
+            opened(journal)
         with journal.lease(move.id):
             pass
 
