@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 WIRING_TIMEOUT_SECONDS = 300
 """As long as nova waits for its ports (`vif_plugging_timeout`)."""
 
+HOME_TIMEOUT_SECONDS = 15
+"""Undo waits no longer: the guest runs already, and its agent may be what is broken."""
+
 WIRING_PAUSE_SECONDS = 0.1
 
 
@@ -35,6 +38,31 @@ class _GuestStep(Step):
 
     def hypervisor(self, cloud: Cloud) -> Hypervisor:
         return cloud.hosts.reach(self.host)
+
+    def wired(self, cloud: Cloud) -> bool:
+        """Neutron alone proves little: it calls a port ACTIVE before its tap device is there."""
+        here = self.hypervisor(cloud)
+        return all(
+            port.host == self.host and port.status == "ACTIVE" and here.wired(port)
+            for port in cloud.network.ports(self.move.server)
+        )
+
+    def await_wired(self, cloud: Cloud, timeout_seconds: float) -> bool:
+        """Whether the running guest's ports are wired within this time.
+
+        A port whose binding has gone away and come back may be unplugged as late as now: neutron
+        21's agent takes the news of the first only seconds later, and does not look again.
+        """
+        here = self.hypervisor(cloud)
+        deadline = time.monotonic() + timeout_seconds
+        while not self.wired(cloud):
+            if time.monotonic() > deadline:
+                return False
+            for port in self.move.ports:
+                if not here.plugged(port):
+                    here.plug(self.move.server, port)
+            time.sleep(WIRING_PAUSE_SECONDS)
+        return True
 
 
 class _DefineGuest(_GuestStep):
@@ -147,13 +175,13 @@ class _StopGuest(_GuestStep):
             return
         if found.state == "off":
             # Its tap devices went with it, and Open vSwitch does not always take up new ones of
-            # the same names: the ports are plugged anew, and only behind the start. neutron 21's
-            # agent leaves a port down for good that it knows and meets while it has no device.
+            # the same names: the ports are plugged anew, once the new devices are there.
             for port in self.move.ports:
                 here.unplug(port)
         here.start(self.move.server)
         for port in self.move.ports:
             here.plug(self.move.server, port)
+        self.await_wired(cloud, HOME_TIMEOUT_SECONDS)
 
 
 class StopSourceGuest(_StopGuest):
@@ -238,7 +266,7 @@ class _StartGuest(_GuestStep):
         if self.move.vm_state == "stopped":
             return Finding(Status.DONE)
         found = self.hypervisor(cloud).domain(self.move.server)
-        runs = found is not None and found.state == "running" and self._wired(cloud)
+        runs = found is not None and found.state == "running" and self.wired(cloud)
         return Finding(Status.DONE if runs else Status.TODO)
 
     def execute(self, cloud: Cloud) -> None:
@@ -256,29 +284,18 @@ class _StartGuest(_GuestStep):
         here.start(self.move.server, paused=True)
         # What the next step asks of the networks is asked and kept while the wiring takes its time.
         cloud.network.vifs(self.move.server)
-        deadline = time.monotonic() + WIRING_TIMEOUT_SECONDS
-        while not self._wired(cloud):
-            if time.monotonic() > deadline:
-                raise StepFailed(
-                    f"The guest's ports on {self.host} are not wired.",
-                    f"They are not ACTIVE after {WIRING_TIMEOUT_SECONDS} s.",
-                    f"Look at the layer-2 agent of {self.host}.",
-                )
-            time.sleep(WIRING_PAUSE_SECONDS)
+        if not self.await_wired(cloud, WIRING_TIMEOUT_SECONDS):
+            raise StepFailed(
+                f"The guest's ports on {self.host} are not wired.",
+                f"They are not ACTIVE after {WIRING_TIMEOUT_SECONDS} s.",
+                f"Look at the layer-2 agent of {self.host}.",
+            )
         here.resume(self.move.server)
 
     def undo(self, cloud: Cloud, saved: Saved) -> None:
         here = self.hypervisor(cloud)
         if here.domain(self.move.server) is not None:
             here.shutdown(self.move.server, 0)
-
-    def _wired(self, cloud: Cloud) -> bool:
-        """Neutron alone proves little: it calls a port ACTIVE before its tap device is there."""
-        here = self.hypervisor(cloud)
-        return all(
-            port.host == self.host and port.status == "ACTIVE" and here.wired(port)
-            for port in cloud.network.ports(self.move.server)
-        )
 
 
 class StartTargetGuest(_StartGuest):
