@@ -77,7 +77,7 @@ crash-faults: venv ## every call of every step meets every fault over the fake c
 crash-lab: venv lab ## kill the real program on the lab at a choice of points
 	$(BIN)/pytest -m lab -s tests/lab/test_crash.py tests/lab/test_chaos.py
 
-crash-lab-long: venv lab ## the same at all points; takes about 40 minutes
+crash-lab-long: venv lab ## the same at all points; takes about 50 minutes
 	CELLMOVE_LONG=1 $(BIN)/pytest -m lab -s --timeout 7200 tests/lab/test_crash.py tests/lab/test_chaos.py
 
 accept: venv lab ## nova's own services judge the work, on the lab, in minutes

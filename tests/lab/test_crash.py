@@ -19,7 +19,6 @@ from contextlib import suppress
 import pytest
 
 from cellmove.journal import Verb
-from cellmove.plan import SCORES
 from tests.lab.kit.guest import GuestWatch
 from tests.lab.kit.nova import Nova
 from tests.lab.kit.ordeal import Ordeal
@@ -48,9 +47,9 @@ class Sweep(Ordeal):
         return Cellmove(self.new_folder())
 
     def killed(self, program: Cellmove, *argv: str, at: str) -> bool:
-        """Kill the command when it has begun this step; whether that was in time."""
+        """Kill the command when it has come to this step; whether that was in time."""
         running = program.start(*argv)
-        program.reached(at, "begun")
+        program.reached(at, "begun", "found")
         running.kill()
         code = program.wait(running).code
         assert code in (-signal.SIGKILL, 0), code
@@ -82,48 +81,59 @@ def sweep(admin_nova: Nova, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         it.tell()
 
 
-def boundaries(verb: Verb) -> tuple[str, ...]:
-    """The steps at whose beginning the verb is killed."""
-    if not LONG:
-        return CHOSEN[verb]
-    without = ("attachments", "volumes", "connections", "firmware", "confirm", "compare-records")
-    return tuple(s.name for s in SCORES[verb] if not any(each in s.name for each in without))
+def walked(sweep: Sweep, verb: Verb, *wish: str) -> tuple[str, ...]:
+    """The steps that the verb's journal tells of when nobody disturbs it."""
+    program = sweep.cellmove()
+    program(verb, sweep.server, *wish)
+    return tuple(dict.fromkeys(step for step, _mark in program.marks() if step))
 
 
 def test_a_killed_resize_is_taken_back_or_finished_wherever_it_died(sweep: Sweep) -> None:
-    for number, step in enumerate(boundaries("resize")):
-        program, begun = sweep.cellmove(), time.time()
-        if sweep.killed(program, "resize", sweep.server, *WISH, at=step) and number % 2 == 0:
-            program("undo", "1")
-            sweep.require(SOURCE, f"resize killed at {step}", "undone")
-            continue
-        program("resume", check=sweep.nova.status(sweep.server) != "VERIFY_RESIZE")
-        sweep.guest.wait_ready(TARGET, begun)
-        sweep.require(TARGET, f"resize killed at {step}", "resumed")
-        back = sweep.cellmove()
-        at = next(each for each in _ways_home(sweep))
-        if sweep.killed(back, "revert", sweep.server, "--yes", at=at):
-            back("resume")
-        sweep.nova.wait_status(sweep.server, "ACTIVE")
-        sweep.require(SOURCE, f"revert killed at {at}", "resumed")
+    steps = CHOSEN
+    if LONG:
+        steps = {"resize": walked(sweep, "resize", *WISH)}
+        steps["revert"] = walked(sweep, "revert", "--yes")
+    ways_home = itertools.cycle(steps["revert"])
+    for number, step in enumerate(steps["resize"]):
+        if LONG or number % 2 == 0:
+            _taken_back(sweep, step)
+        if LONG or number % 2 == 1:
+            _finished_and_reverted(sweep, step, next(ways_home))
     assert sweep.guest.filled(SOURCE)
 
 
-def _ways_home(sweep: Sweep) -> Iterator[str]:
-    reverts = sum(line.startswith("revert") for line in sweep.lines)
-    steps = boundaries("revert")
-    yield steps[reverts % len(steps)]
+def _taken_back(sweep: Sweep, step: str) -> None:
+    program = sweep.cellmove()
+    killed = sweep.killed(program, "resize", sweep.server, *WISH, at=step)
+    if killed:
+        program("undo", "1")
+    else:  # its last steps may be over before the kill
+        program("revert", sweep.server, "--yes")
+    sweep.require(SOURCE, f"resize killed at {step}", "undone" if killed else "reverted")
+
+
+def _finished_and_reverted(sweep: Sweep, step: str, way_home: str) -> None:
+    program, begun = sweep.cellmove(), time.time()
+    sweep.killed(program, "resize", sweep.server, *WISH, at=step)
+    program("resume", check=sweep.nova.status(sweep.server) != "VERIFY_RESIZE")
+    sweep.guest.wait_ready(TARGET, begun)
+    sweep.require(TARGET, f"resize killed at {step}", "resumed")
+    back = sweep.cellmove()
+    if sweep.killed(back, "revert", sweep.server, "--yes", at=way_home):
+        back("resume")
+    sweep.nova.wait_status(sweep.server, "ACTIVE")
+    sweep.require(SOURCE, f"revert killed at {way_home}", "resumed")
 
 
 @pytest.mark.skipif(not LONG, reason="make crash-lab-long")
 def test_a_killed_confirm_is_finished_wherever_it_died(sweep: Sweep) -> None:
     """There and back in turns: after each confirm nothing is left where the server was."""
-    ways = itertools.cycle([(SOURCE, TARGET, "c2"), (TARGET, SOURCE, "c1")])
-    kinds = ("attachments", "firmware", "bases")
-    steps = [s.name for s in SCORES["confirm"] if not any(each in s.name for each in kinds)]
-    for step, (here, there, flavor) in zip(steps, ways, strict=False):
+    sweep.cellmove()("resize", sweep.server, "--to-host", TARGET)
+    steps = walked(sweep, "confirm", "--yes")
+    ways = itertools.cycle([(TARGET, SOURCE), (SOURCE, TARGET)])
+    for step, (here, there) in zip(steps, ways, strict=False):
         begun = time.time()
-        sweep.cellmove()("resize", sweep.server, "--flavor", flavor, "--to-host", there)
+        sweep.cellmove()("resize", sweep.server, "--to-host", there)
         sweep.guest.wait_ready(there, begun)
         program = sweep.cellmove()
         if sweep.killed(program, "confirm", sweep.server, "--yes", at=step):
@@ -132,7 +142,7 @@ def test_a_killed_confirm_is_finished_wherever_it_died(sweep: Sweep) -> None:
         left = [each for each in traces(sweep.server) if f"cell{here[3]}" in each or here in each]
         assert (left, sweep.nova.status(sweep.server)) == ([], "ACTIVE")
     if there == TARGET:
-        sweep.cellmove()("resize", sweep.server, "--flavor", "c1", "--to-host", SOURCE)
+        sweep.cellmove()("resize", sweep.server, "--to-host", SOURCE)
         sweep.cellmove()("confirm", sweep.server, "--yes")
         sweep.nova.wait_port(sweep.server, SOURCE)
 
@@ -163,6 +173,9 @@ def test_a_move_killed_at_any_moment_is_finished_or_taken_back(sweep: Sweep) -> 
         if host == TARGET or len(set(_boots(sweep, begun))) > 1:
             sweep.guest.wait_told(host, "GUEST ready")
         sweep.require(host, f"{verb} killed after {moment:4.1f} s, {step} {mark}", ending)
+    if sweep.nova.status(sweep.server) == "VERIFY_RESIZE":
+        sweep.cellmove()("revert", sweep.server, "--yes")
+        sweep.require(SOURCE, "revert", "finished")
     assert sweep.counted["lost"] == sweep.counted["left_over"] == 0
 
 

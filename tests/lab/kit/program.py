@@ -90,20 +90,22 @@ class Cellmove:
     def reached(
         self,
         step: str,
-        mark: str,
+        *marks: str,
         timeout_seconds: float = 120,
         moving: subprocess.Popen[str] | None = None,
     ) -> None:
-        """Wait until a move under way has this mark at this step: the moment to disturb it.
+        """Wait until a move under way has one of these marks at this step: time to disturb it.
 
         `moving` is the process that goes there: nobody waits for one that has ended before.
         """
         deadline = time.monotonic() + timeout_seconds
-        while (step, mark) not in self.marks():
+        wanted = {(step, mark) for mark in marks}
+        what = f"{step} was not {' or '.join(marks)}"
+        while not wanted.intersection(self.marks()):
             if moving is not None and moving.poll() is not None:
-                pytest.fail(f"{step} was not {mark} before the end: {self.wait(moving)}")
+                pytest.fail(f"{what} before the end: {self.wait(moving)}")
             if time.monotonic() > deadline:
-                pytest.fail(f"{step} was not {mark} in {timeout_seconds:.0f} s: {self.marks()}")
+                pytest.fail(f"{what} in {timeout_seconds:.0f} s: {self.marks()}")
             time.sleep(0.005)
 
     def marks(self) -> list[tuple[str, str]]:
