@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from collections.abc import Callable
@@ -79,7 +80,7 @@ class Life:
         self._until(lambda: len(self.nova.ports(self.server)) == 1, "the interface is detached")
 
     def snapshot(self) -> None:
-        """Make an image of it, and delete that."""
+        """Make an image of it, and delete that; of a root volume it is Cinder's snapshot."""
         name = f"accept-{uuid.uuid4().hex[:8]}"
         self.act({"createImage": {"name": name}}, "ACTIVE")
         service = self.session.service("image")
@@ -92,6 +93,8 @@ class Life:
 
         self._until(made, "the snapshot is there")
         assert service.send("DELETE", f"/images/{found['id']}").ok
+        for each in json.loads(found.get("block_device_mapping", "[]")):
+            self.volumes.delete_snapshot(each["snapshot_id"])
 
     def rescue(self) -> None:
         self.act({"rescue": {"rescue_image_ref": self.nova.image("tiny")}}, "RESCUE")

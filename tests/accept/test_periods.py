@@ -11,6 +11,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from tests.accept.failing import taken_back
 from tests.lab.kit.clean import assert_whole
 from tests.lab.kit.guest import GuestWatch
 from tests.lab.kit.nova import Nova
+from tests.lab.kit.places import sql
 from tests.lab.kit.program import Cellmove
 from tests.lab.kit.traces import nothing_left, traces, usage
 from tests.lab.test_move_stopped import this_servers
@@ -36,6 +38,11 @@ SOURCE, TARGET = "cmp1b", "cmp2b"
 BOTH = (SOURCE, TARGET)
 FEW = 6
 """Every so many steps one is a checkpoint."""
+TRANSACTIONS = """
+SELECT COUNT(*) FROM information_schema.innodb_trx JOIN information_schema.processlist ON id =
+trx_mysql_thread_id WHERE user = 'cellmove'
+"""
+"""How many of ours are open on a database's server."""
 
 
 @pytest.fixture(scope="module")
@@ -55,14 +62,25 @@ def disturbed(folder: Path, verb: Verb, *argv: str) -> None:
         process = cellmove.start(verb, *argv)
         for step in this_servers(verb)[1::FEW]:
             _wait_reached(cellmove, process, step)
-            process.send_signal(signal.SIGSTOP)
-            try:
+            with standing_still(process):
                 restart(BOTH)
                 time.sleep(2 * PERIOD_SECONDS)
-            finally:
-                process.send_signal(signal.SIGCONT)
         done = cellmove.wait(process)
         assert done.code == 0, done
+
+
+@contextmanager
+def standing_still(process: subprocess.Popen[str]) -> Iterator[None]:
+    """Between two transactions: MariaDB rolls one back with which nobody goes on."""
+    process.send_signal(signal.SIGSTOP)
+    try:
+        while any(sql(server, TRANSACTIONS) != [["0"]] for server in ("api", "cell1", "cell2")):
+            process.send_signal(signal.SIGCONT)
+            time.sleep(0.005)
+            process.send_signal(signal.SIGSTOP)
+        yield
+    finally:
+        process.send_signal(signal.SIGCONT)
 
 
 def _wait_reached(cellmove: Cellmove, process: subprocess.Popen[str], step: str) -> None:

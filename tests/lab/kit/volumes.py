@@ -60,6 +60,16 @@ class Volumes:
         answer = self._cinder.send("DELETE", f"/volumes/{volume}")
         assert answer.ok or answer.status == 404, answer.message
 
+    def delete_snapshot(self, snapshot: str) -> None:
+        """Delete a volume's snapshot, and wait until it is gone: the volume cannot go before."""
+        path = f"/snapshots/{snapshot}"
+        answer = self._cinder.send("DELETE", path)
+        assert answer.ok, answer.message
+        deadline = time.monotonic() + 60
+        while (found := self._cinder.get(path)).ok:
+            assert time.monotonic() < deadline, found.body
+            time.sleep(POLL_SECONDS)
+
     def named(self, name: str) -> list[str]:
         """Ids of the volumes of this name."""
         found = self._cinder.get("/volumes", name=name).body["volumes"]
