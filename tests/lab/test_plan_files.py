@@ -131,12 +131,14 @@ def test_nova_resizes_within_the_cell_and_is_left_to_end_it(
 def acquainted(source: str, target: str) -> Iterator[None]:
     """nova of one hypervisor may sign in to the other as nova, as its own resize wants it."""
     home = "/var/lib/nova/.ssh"
-    shell(source, f"mkdir -m 700 {home} && ssh-keygen -q -t ed25519 -N '' -f {home}/id_ed25519")
-    key = shell(source, f"cat {home}/id_ed25519.pub")
+    cell = f"cell{target[3]}.nova_cell{target[3]}"
+    ((address,),) = sql(cell, f"SELECT host_ip FROM compute_nodes WHERE host = '{target}'")
     known = shell(target, "ssh-keygen -y -f /etc/ssh/ssh_host_ed25519_key")
-    address = sql("cell1.nova_cell1", f"SELECT host_ip FROM compute_nodes WHERE host = '{target}'")
-    entry = shlex.quote(f"{address[0][0]} {known.strip()}")
+    entry = shlex.quote(f"{address} {known.strip()}")
     try:
+        make = f"mkdir -m 700 {home} && ssh-keygen -q -t ed25519 -N '' -f {home}/id_ed25519"
+        shell(source, make)
+        key = shell(source, f"cat {home}/id_ed25519.pub")
         shell(source, f"echo {entry} > {home}/known_hosts && chown -R nova: {home}")
         shell(
             target,
