@@ -25,6 +25,8 @@ HOME_TIMEOUT_SECONDS = 15
 """Undo waits no longer: the guest runs already, and its agent may be what is broken."""
 
 WIRING_PAUSE_SECONDS = 0.1
+PLUGS_PAUSE_SECONDS = 1.0
+"""Between two looks for a port that was unplugged meanwhile: rare, and a command on the host."""
 
 
 class _GuestStep(Step):
@@ -54,13 +56,17 @@ class _GuestStep(Step):
         21's agent takes the news of the first only seconds later, and does not look again.
         """
         here = self.hypervisor(cloud)
-        deadline = time.monotonic() + timeout_seconds
+        looked = time.monotonic()
+        deadline = looked + timeout_seconds
         while not self.wired(cloud):
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            if now > deadline:
                 return False
-            for port in self.move.ports:
-                if not here.plugged(port):
-                    here.plug(self.move.server, port)
+            if now >= looked + PLUGS_PAUSE_SECONDS:
+                looked = now
+                for port in self.move.ports:
+                    if not here.plugged(port):
+                        here.plug(self.move.server, port)
             time.sleep(WIRING_PAUSE_SECONDS)
         return True
 

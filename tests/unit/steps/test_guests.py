@@ -19,6 +19,7 @@ HOME = "cmp1a"
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(guests, "WIRING_PAUSE_SECONDS", 0)
+    monkeypatch.setattr(guests, "PLUGS_PAUSE_SECONDS", 0)
     return World(tmp_path)
 
 
