@@ -7,6 +7,7 @@ MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
 INSTALLED := .venv/installed
+NEWEST := .venv-newest
 PYTHON ?= python3
 # What the virtual environment is built with, and what the unit tests run: real programs.
 BUILD_PACKAGES := python3-venv python3-dev gcc pkg-config libvirt-dev make
@@ -15,7 +16,7 @@ UNIT = $(BIN)/pytest -m 'not lab' --timeout 120 --numprocesses 2 --dist workstea
 MEASURED := $(wildcard benchmarks/*.py)
 
 .PHONY: help venv demo test static unit lab-test lint format types floors bench docs man clean
-.PHONY: accept accept-long compare coverage crash crash-faults crash-lab crash-lab-long
+.PHONY: accept accept-long newest compare coverage crash crash-faults crash-lab crash-lab-long
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) \
@@ -58,7 +59,7 @@ coverage: venv ## the same, and what of the code they run: half as long again
 	@$(call packages,$(TEST_PACKAGES))
 	$(UNIT) --cov --cov-report term
 
-lab-test: venv lab ## tests against the real two-cell cloud (brings the lab up)
+lab-test: venv lab newest ## tests against the real two-cell cloud (brings the lab up)
 	@$(call packages,jq)
 	$(BIN)/pytest -m 'lab and not alone' --timeout 900 --numprocesses 2 --dist loadfile
 	$(BIN)/pytest -m 'lab and alone' --timeout 900 --durations 16
@@ -80,11 +81,20 @@ crash-lab: venv lab ## kill the real program on the lab at a choice of points
 crash-lab-long: venv lab ## the same at all points; takes about 50 minutes
 	CELLMOVE_LONG=1 $(BIN)/pytest -m lab -s --timeout 7200 tests/lab/test_crash.py tests/lab/test_chaos.py
 
-accept: venv lab ## nova's own services judge the work, on the lab, in minutes
+accept: venv lab newest ## nova's own services judge the work, on the lab, in minutes
 	$(BIN)/pytest -m lab --timeout 900 --durations 16 tests/accept
 
-accept-long: venv lab ## the same with all combinations, nova-compute restarted, life afterwards
+accept-long: venv lab newest ## the same with all combinations, nova-compute restarted, life afterwards
 	CELLMOVE_LONG=1 $(BIN)/pytest -m lab --timeout 7200 --durations 16 tests/accept
+
+newest: $(NEWEST)/installed ## put the newest nova into an environment of its own, for the acceptance tests
+
+$(NEWEST)/installed: tests/accept/newest/requirements.txt
+	@$(call packages,$(BUILD_PACKAGES))
+	rm -rf $(NEWEST)
+	$(PYTHON) -m venv $(NEWEST)
+	$(NEWEST)/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
 
 compare: venv lab ## nova's own move and cellmove's side by side: the tables of docs/compared.rst
 	$(BIN)/python benchmarks/compare.py --out docs/compared
@@ -96,7 +106,7 @@ man: venv ## make the manual pages: build/man/cellmove.1, cellmove-resize.1...
 	$(BIN)/python docs/_ext/manual.py build/man
 
 clean: ## remove what was built and cached; the lab stays (make lab-down)
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage build dist \
+	rm -rf .venv $(NEWEST) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage build dist \
 	  *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -9,7 +9,7 @@ import sqlite3
 import tempfile
 import uuid as uuids
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -459,20 +459,41 @@ def _templates() -> dict[str, bytes]:
             engine.dispose()
         api = Database(_url(folder, "api"), name="api")
         cells = {cell.uuid: Database(_url(folder, cell.name), name=cell.name) for cell in CELLS}
-        _fill_api(api)
         for cell in CELLS:
-            _fill_cell(cells[cell.uuid], cell)
-        for host, server in NEIGHBOURS.items():
-            cell = HOSTS[host]
-            add_server(api, cells[cell.uuid], uuid=server, host=host, name=f"other-{cell.name}")
+            _begin_ids(cells[cell.uuid], _FIRST_IDS[cell.uuid])
+        for database, version in (
+            (api, "b30f573d3377"),
+            *((cells[cell.uuid], "ccb0fa1a2252") for cell in CELLS),
+        ):
+            with database.write() as rows:
+                rows.insert("alembic_version", [{"version_num": version}])
+        fill(api, cells)
         for database in (api, *cells.values()):
             database.close()
         return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+def _begin_ids(database: Database, first: int) -> None:
+    tables = [
+        (name, first) for name in schema.CELL.tables if name not in ("tags", "alembic_version")
+    ]
+    with closing(sqlite3.connect(str(database._engine.url.database))) as connection:
+        connection.executemany("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", tables)
+        connection.commit()
+
+
+def fill(api: Database, cells: Mapping[str, Database]) -> None:
+    """The mappings, hosts, flavors and neighbours of the fake cloud, into schemas without rows."""
+    _fill_api(api)
+    for cell in CELLS:
+        _fill_cell(cells[cell.uuid], cell)
+    for host, server in NEIGHBOURS.items():
+        cell = HOSTS[host]
+        add_server(api, cells[cell.uuid], uuid=server, host=host, name=f"other-{cell.name}")
+
+
 def _fill_api(api: Database) -> None:
     with api.write() as rows:
-        rows.insert("alembic_version", [{"version_num": "b30f573d3377"}])
         common = {
             "transport_url": "rabbit://",
             "database_connection": "",
@@ -524,16 +545,7 @@ def _add_flavor(rows: Rows, flavor: Flavor) -> None:
 
 
 def _fill_cell(database: Database, cell: Cell) -> None:
-    first = _FIRST_IDS[cell.uuid]
-    connection = sqlite3.connect(str(database._engine.url.database))
-    tables = [
-        (name, first) for name in schema.CELL.tables if name not in ("tags", "alembic_version")
-    ]
-    connection.executemany("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", tables)
-    connection.commit()
-    connection.close()
     with database.write() as rows:
-        rows.insert("alembic_version", [{"version_num": "ccb0fa1a2252"}])
         group = {"name": "default", "description": "default", "project_id": PROJECT}
         rows.insert("security_groups", [group])
         for number, host in enumerate(name for name, its in HOSTS.items() if its == cell):

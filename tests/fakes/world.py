@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from cellmove.cloud import Cloud
-from cellmove.dbcopy.database import now
+from cellmove.dbcopy.database import Database, now
 from cellmove.hosts.blocks import with_volumes
 from cellmove.hosts.xml import GuestXml
 from cellmove.intake import Actor, intake_confirm, intake_resize, intake_revert
@@ -162,16 +162,20 @@ class _File:
 
 
 class World:
-    """The fake cloud with its server on cmp1a, before anything is done to it."""
+    """The fake cloud with its server on cmp1a, before anything is done to it.
 
-    def __init__(self, folder: Path, vm_state: str = "active") -> None:
+    `databases` are filled ones that may be no files; such a world is neither saved nor compared.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        vm_state: str = "active",
+        databases: tuple[Database, dict[str, Database]] | None = None,
+    ) -> None:
         self.trap = Trap()
         self.progress: list[Transfer] = []
-        self.api, self.cells = fake_databases(folder)
-        databases = {"api": self.api, **self.cells}
-        self._files = {
-            name: _File(str(database._engine.url.database)) for name, database in databases.items()
-        }
+        self.api, self.cells = databases or fake_databases(folder)
         self.hosts = FakeHosts(HOSTS)
         self.hosts.midway = lambda: self.trap.spring("inside")
         self.network = FakeNetwork(wire=self._is_wired)
@@ -190,6 +194,13 @@ class World:
             self.hosts.by_name["cmp1a"].start(SERVER)
         for host, neighbour in NEIGHBOURS.items():
             self._add_guest(neighbour, host, running=True)
+
+    @functools.cached_property
+    def _files(self) -> dict[str, _File]:
+        databases = {"api": self.api, **self.cells}
+        return {
+            name: _File(str(database._engine.url.database)) for name, database in databases.items()
+        }
 
     @property
     def cloud(self) -> Cloud:
