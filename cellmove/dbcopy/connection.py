@@ -160,7 +160,7 @@ def _mysql_engine(url: sa.URL, name: str) -> sa.Engine:
     # whatever a column can hold.
     options = {key: str(value) for key, value in url.query.items() if key in tls.OPTIONS}
     plain = url.set(drivername="mysql+pymysql").difference_update_query(["plugin", *options])
-    return sa.create_engine(
+    engine = sa.create_engine(
         plain.update_query_dict({"charset": "utf8mb4"}),
         hide_parameters=True,
         pool_size=2,
@@ -179,6 +179,12 @@ def _mysql_engine(url: sa.URL, name: str) -> sa.Engine:
             "conv": _CONVERSIONS,
         },
     )
+    event.listen(engine, "do_connect", _connect)
+    return engine
+
+
+def _connect(_dialect: Any, _record: Any, given: Sequence[Any], options: dict[str, Any]) -> Any:
+    return tls.Connection(*given, **options)
 
 
 _SESSION = (
