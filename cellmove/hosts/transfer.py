@@ -7,6 +7,7 @@ paramiko does. What travels, and how it is checked, is `stream.py`'s.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import secrets
 import selectors
 import shlex
@@ -29,6 +30,9 @@ from cellmove.hosts.relay import BROKEN, pipeline
 STALL_SECONDS: Final = 120
 """How long nothing may move before a copy is given up."""
 _END_SECONDS: Final = 5
+_PIPE_BYTES: Final = 1 << 20
+"""Between the two ends; the 64 KiB of a new pipe keep one waiting for the other. As much as anybody
+may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +274,9 @@ def _piped(commands: Sequence[tuple[str, Sequence[str]]]) -> Iterator[list[_Proc
             )
             processes.append(_Process(host, popen))
             stack.callback(processes[-1].end)
+            if popen.stdout:
+                with contextlib.suppress(OSError):  # a user has so much of them, and no more
+                    fcntl.fcntl(popen.stdout, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
             if before:
                 before.close()  # Else the sender would not learn that the receiver is gone.
         yield processes
