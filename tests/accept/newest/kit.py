@@ -154,13 +154,17 @@ def _databases() -> Iterator[dict[str, str]]:
             _as_root(server, f"CREATE OR REPLACE USER {ACCOUNT} IDENTIFIED BY '{password}'")
             stack.callback(_as_root, server, f"DROP USER {ACCOUNT}")
         for which, (server, address) in SERVERS.items():
-            name = f"{ACCOUNT}_{which[:8]}"
+            name = _name(which)
             _as_root(server, f"DROP DATABASE IF EXISTS {name}")
             _as_root(server, f"CREATE DATABASE {name} CHARSET utf8mb3")
             stack.callback(_as_root, server, f"DROP DATABASE {name}")
             _as_root(server, f"GRANT ALL ON {name}.* TO {ACCOUNT}")
             urls[which] = f"mysql+pymysql://{ACCOUNT}:{password}@{address}:3306/{name}"
         yield urls
+
+
+def _name(which: str) -> str:
+    return f"{ACCOUNT}_{which[:8]}"
 
 
 def _as_root(server: str, statement: str) -> None:
@@ -205,10 +209,10 @@ def _world(folder: Path, urls: dict[str, str], service_version: int) -> World:
     api = Database(urls["api"], name="the API database")
     cells = {cell.uuid: Database(urls[cell.uuid], name=f"cell {cell.name}") for cell in CELLS}
     # No id of one cell ever means something in the other.
-    ids = (f"ALTER TABLE {table.name} AUTO_INCREMENT = 7000" for table in COPIED)
+    numbered = (table.name for table in COPIED if table.name != "tags")
     server, _ = SERVERS[CELL2.uuid]
-    database = f"{ACCOUNT}_{CELL2.uuid[:8]}"
-    _as_root(server, f"USE {database}; " + "; ".join(i for i in ids if " tags " not in i))
+    for table in numbered:
+        _as_root(server, f"ALTER TABLE {_name(CELL2.uuid)}.{table} AUTO_INCREMENT = 7000")
     fill(api, cells)
     with api.write() as rows:
         for cell in rows.all("cell_mappings"):
