@@ -73,3 +73,15 @@ def test_an_option_that_cannot_be_honoured_is_refused_and_no_password_shown(opti
     with pytest.raises(errors.Refused, match="no TLS with cell c") as caught:
         Database(f"mysql+pymysql://nova:s3cret@127.0.0.1/nova?{option}", name="cell c")
     assert "s3cret" not in str(caught.value)
+
+
+def test_connections_that_verify_nothing_share_a_context_without_authorities() -> None:
+    first, second = (vars(tls.Connection(defer_connect=True))["ctx"] for _ in range(2))
+    assert first is second
+    assert first.verify_mode is ssl.CERT_NONE
+    assert first.get_ca_certs() == []
+
+
+def test_a_context_of_the_options_is_that_of_the_connection(ca: str) -> None:
+    made = tls.arguments({"ssl_ca": ca}, "cell c")["ssl"]
+    assert vars(tls.Connection(defer_connect=True, ssl=made))["ctx"] is made
