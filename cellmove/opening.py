@@ -18,7 +18,7 @@ from cellmove.config import Config
 from cellmove.dbcopy import api as records
 from cellmove.dbcopy.cells import MappedCell, mapped_cells, open_cells
 from cellmove.dbcopy.connection import refused_url
-from cellmove.dbcopy.copy import read_records
+from cellmove.dbcopy.copy import Records, read_records
 from cellmove.dbcopy.database import Database
 from cellmove.errors import CellmoveError, Conflict, Refused, Unreachable
 from cellmove.hosts.bases import Hashes
@@ -158,14 +158,17 @@ class Ground:
                 mapping = records.instance_mapping(rows, found) if found else None
             names = {host} if host else set()
             for cell in self._cell(mapping["cell_id"] if mapping else None):
-                names |= self._hosts_of(cell, found)
+                known = self._known(cell, found)
+                names |= _hosts_of(known)
+                if host and _has_volumes(known):
+                    self.hosts.expect(host, volumes=True)
             if names - {host}:
                 self.hosts.expect(*sorted(names - {host}))
             with self.api.read() as rows:
                 ids = {records.cell_of_host(rows, name) for name in names}
             for cell in (each for number in ids for each in self._cell(number)):
                 with cell.read():  # two connections, which are kept: lanes ask side by side
-                    self._hosts_of(cell, found)  # its tables are known then
+                    self._known(cell, found)  # its tables are known then
 
     def _found(self, asked: str) -> str:
         """The uuid of the only server that is meant; else empty."""
@@ -176,20 +179,32 @@ class Ground:
             return found[0] if len(found) == 1 else ""
 
     @staticmethod
-    def _hosts_of(cell: Database, server: str) -> set[str]:
-        """The server's host by this cell, and the one where it waits to be confirmed."""
+    def _known(cell: Database, server: str) -> Records | None:
+        """What this cell has of the server."""
         try:
             with cell.read() as rows:
-                known = read_records(rows, server)
+                return read_records(rows, server)
         except Conflict:  # it is not there
-            return set()
-        names = {known.instance["host"]}
-        if known.instance["vm_state"] == "resized":
-            names |= {row["source_compute"] for row in known.tables["migrations"][-1:]}
-        return {str(name) for name in names if name}
+            return None
 
     def _cell(self, number: int | None) -> list[Database]:
         return [self.cells[self.ids[number]]] if number is not None and number in self.ids else []
+
+
+def _hosts_of(known: Records | None) -> set[str]:
+    """The server's host by these records, and the one where it waits to be confirmed."""
+    if known is None:
+        return set()
+    names = {known.instance["host"]}
+    if known.instance["vm_state"] == "resized":
+        names |= {row["source_compute"] for row in known.tables["migrations"][-1:]}
+    return {str(name) for name in names if name}
+
+
+def _has_volumes(known: Records | None) -> bool:
+    return known is not None and any(
+        row["volume_id"] for row in known.tables["block_device_mapping"]
+    )
 
 
 def ground_of(config: Config) -> Ground:

@@ -8,6 +8,7 @@ one that `playbooks/templates/sudoers.j2` allows: a change here is a change ther
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -67,6 +68,7 @@ class Volumes:
         self._shell = shell
         self._storage = storage
         self._connector: Mapping[str, object] = {}
+        self._asking = threading.Lock()
         self._ways: Mapping[str, Way] = {
             "nfs": Nfs(host, shell, storage),
             "rbd": Rbd(host, has_secret),
@@ -75,12 +77,13 @@ class Volumes:
 
     def connector(self) -> Mapping[str, object]:
         """What nova-compute would send to Cinder for this host (os-brick: connector.py)."""
-        if not self._connector:
-            told = self._shell.run(machine()).stdout
-            named = self._shell.run(initiator(), sudo="root", check=False).stdout
-            address = self._storage.address(self._host)
-            self._connector = connector_of(self._host, address, told, named)
-        return self._connector
+        with self._asking:  # of two who ask, the second one waits for the first one's answer
+            if not self._connector:
+                told = self._shell.run(machine()).stdout
+                named = self._shell.run(initiator(), sudo="root", check=False).stdout
+                address = self._storage.address(self._host)
+                self._connector = connector_of(self._host, address, told, named)
+            return self._connector
 
     def obstacle(self, info: ConnectionInfo) -> str:
         """Why this host could not connect the volume: one clause; empty when it could."""

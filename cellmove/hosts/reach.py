@@ -100,15 +100,18 @@ class RemoteHosts:
         """Keep each copy of a disk to this pace, from now on."""
         self._pace = pace
 
-    def expect(self, *names: str) -> None:
+    def expect(self, *names: str, volumes: bool = False) -> None:
         """Begin to open the way to these, all at once; without names: to the bastion.
 
+        `volumes`: they are asked as well what they would tell Cinder of themselves, which is kept.
         Raises nothing: what is wrong is told to whoever wants to use it.
         """
 
         def ready(name: str) -> None:
             with suppress(CellmoveError):
                 self.reach(name).get_ready()
+                if volumes:
+                    self.reach(name).connector()
 
         def bastion() -> None:
             with suppress(CellmoveError):

@@ -51,19 +51,27 @@ class Expecting:
 
     def __init__(self) -> None:
         self.names: set[str] = set()
+        self.for_volumes: set[str] = set()
 
-    def expect(self, *names: str) -> None:
+    def expect(self, *names: str, volumes: bool = False) -> None:
         self.names |= set(names)
+        if volumes:
+            self.for_volumes |= set(names)
 
 
 def foreseen(world: World, server: str, host: str | None = None) -> set[str]:
     """The hosts to which the way is opened for this server."""
+    return expected(world, server, host).names
+
+
+def expected(world: World, server: str, host: str | None = None) -> Expecting:
+    """What is expected of hosts for this server."""
     hosts = Expecting()
     cloud = world.cloud
     ids = {CELL1.id: CELL1.uuid, CELL2.id: CELL2.uuid}
     ground = Ground(cloud.api, cloud.cells, ids, cast(RemoteHosts, hosts), lambda: None)
     ground.foresee(server, host)
-    return hosts.names
+    return hosts
 
 
 def test_the_way_is_opened_to_where_a_server_is_and_to_where_it_shall_come(tmp_path: Path) -> None:
@@ -71,6 +79,19 @@ def test_the_way_is_opened_to_where_a_server_is_and_to_where_it_shall_come(tmp_p
 
     assert foreseen(world, SERVER) == {"cmp1a"}
     assert foreseen(world, SERVER, "cmp2b") == {"cmp1a", "cmp2b"}
+
+
+@pytest.mark.parametrize("volumes", [False, True])
+def test_of_a_server_with_volumes_the_target_is_asked_for_its_connector(
+    tmp_path: Path, *, volumes: bool
+) -> None:
+    world = World(tmp_path)
+    if not volumes:
+        with world.cells[CELL1.uuid].write() as rows:
+            rows.delete("block_device_mapping", instance_uuid=SERVER)
+
+    assert expected(world, SERVER, "cmp2b").for_volumes == ({"cmp2b"} if volumes else set())
+    assert expected(world, SERVER).for_volumes == set()
 
 
 def test_of_a_resized_server_the_way_is_opened_to_both_hosts(tmp_path: Path) -> None:
