@@ -4,7 +4,9 @@ One running server that boots from a volume is moved to the other cell by nova a
 turns: to VERIFY_RESIZE, back (revert), there again, and confirmed. There is no disk to copy, so
 what is measured is the control of it. cellmove's times are those of the whole program, from its
 start to its end; nova's are from the request to the state that its API shows. The fastest of each
-counts. Needs the running lab, as root.
+counts. Both wait for the layer-2 agent of the target, which looks every two seconds: so that luck
+favours neither, both begin at the same moments of its beat, and move in both directions. Needs the
+running lab, as root.
 
 cellmove's modules are compiled before, as those of an installed program are.
 """
@@ -18,6 +20,7 @@ import os
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -35,17 +38,22 @@ HOSTS = ("cmp1a", "cmp2a")
 VERBS = ("resize", "revert", "confirm")
 SETTLING_SECONDS = 3.0
 """Between two measurements, so that nova's last word on a port falls into neither."""
+AGENT_SECONDS = 2.0
+"""Between two looks of the layer-2 agent (Neutron's `polling_interval`)."""
 
 
 @dataclass(slots=True)
 class Bench:
     """The server, and what was measured of it."""
 
+    moments: int
+    """Of an agent's beat, on which the measurements of a verb towards its host are spread."""
     nova: Nova
     guest: GuestWatch
     cellmove: Cellmove
     host: str
     seconds: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    _begun: Counter[tuple[str, ...]] = field(default_factory=Counter)
 
     def round(self, by: str) -> None:
         """All three verbs by `nova` or by `cellmove`; the server ends on the other host."""
@@ -58,6 +66,7 @@ class Bench:
 
     def _timed(self, by: str, verb: str, ends_on: str) -> None:
         time.sleep(SETTLING_SECONDS)
+        self._await_moment(by, verb, ends_on)
         doing = self._by_nova(verb, ends_on) if by == "nova" else self._by_cellmove(verb, ends_on)
         since, began = time.time(), time.perf_counter()
         doing()
@@ -66,6 +75,12 @@ class Bench:
         if verb != "confirm":
             self.nova.wait_port(self.guest.server, ends_on)
             self.guest.wait_ready(ends_on, since, timeout_seconds=300)
+
+    def _await_moment(self, *of: str) -> None:
+        """Wait for the next moment: the host's agent keeps its beat to the hundredth of a second."""
+        moment = AGENT_SECONDS * self._begun[of] / self.moments
+        self._begun[of] += 1
+        time.sleep((moment - time.time()) % AGENT_SECONDS)
 
     def _by_nova(self, verb: str, host: str) -> Callable[[], object]:
         server = self.guest.server
@@ -85,7 +100,7 @@ class Bench:
 
 
 @contextmanager
-def bench() -> Iterator[Bench]:
+def bench(moments: int) -> Iterator[Bench]:
     """A running server whose root disk is a volume, gone with the volume when the block ends."""
     nova = Nova(lab_session(project="demo"))
     more = from_image(nova)
@@ -96,7 +111,7 @@ def bench() -> Iterator[Bench]:
         guest = GuestWatch.of(nova, server)
         nova.wait_port(server, HOSTS[0])
         guest.wait_ready(HOSTS[0], since=0, timeout_seconds=300)
-        yield Bench(nova, guest, Cellmove(Path(state)), HOSTS[0])
+        yield Bench(moments, nova, guest, Cellmove(Path(state)), HOSTS[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +124,13 @@ class Found:
 
 
 def measure(rounds: int) -> Found:
-    """Both in turns, nova first."""
+    """Both in turns; who begins changes with each, so that both move in both directions."""
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     compileall.compile_dir(Path(__file__).resolve().parents[1] / "cellmove", quiet=1)
-    with conductor_namespace(), bench() as on:
-        for _ in range(rounds):
-            on.round("nova")
-            on.round("cellmove")
+    with conductor_namespace(), bench(rounds) as on:
+        for number in range(rounds):
+            for by in ("nova", "cellmove")[:: (1, -1)[number % 2]]:
+                on.round(by)
     best = {by: {verb: min(of[verb]) for verb in VERBS} for by, of in on.seconds.items()}
     ratios = {verb: round(best["cellmove"][verb] / best["nova"][verb], 2) for verb in VERBS}
     seconds = {by: {verb: round(took, 2) for verb, took in of.items()} for by, of in best.items()}
@@ -126,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.add_argument("--rounds", type=int, default=2, help="rounds of each (default 2)")
+    parser.add_argument("--rounds", type=int, default=4, help="rounds of each (default 4)")
     options = parser.parse_args(argv)
     found = measure(options.rounds)
     if options.json:
