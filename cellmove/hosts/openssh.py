@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -41,11 +41,14 @@ def configuration(user_config: str, bastion: str, masters: str = "none") -> str:
 
 @contextlib.contextmanager
 def written(text: str) -> Iterator[str]:
-    """Path of a file with this configuration, while the block runs."""
-    with tempfile.NamedTemporaryFile("w", prefix="cellmove-ssh-") as file:  # Mode 0600.
+    """Path of a file with this configuration, while the block runs.
+
+    It is in our memory alone, where other users cannot read it, and it goes with us however we end.
+    """
+    with os.fdopen(os.memfd_create("cellmove-ssh"), "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
-        yield file.name
+        yield f"/proc/{os.getpid()}/fd/{file.fileno()}"
 
 
 def ssh(config_path: str, host: str, command: str) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import secrets
 import selectors
 import shlex
@@ -33,6 +34,8 @@ _END_SECONDS: Final = 5
 _PIPE_BYTES: Final = 1 << 20
 """Between the two ends; the 64 KiB of a new pipe keep one waiting for the other. As much as anybody
 may have."""
+_SOCKETS: Final = "cellmove-ssh-"
+"""How a directory of connections is named; our process id follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,13 +133,16 @@ class Masters:
     """
 
     def __init__(self) -> None:
-        self.directory = str(Path(tempfile.gettempdir(), f"cellmove-{secrets.token_hex(8)}"))
+        name = f"{_SOCKETS}{os.getpid()}-{secrets.token_hex(6)}"
+        self.directory = str(Path(tempfile.gettempdir(), name))
         """Of their sockets; it is made for the first connection."""
         self._kept: dict[str, subprocess.Popen[bytes]] = {}
 
     def keep(self, hosts: Iterable[str], ssh_config: str) -> None:
         """Open a connection to each host that has none, and wait until it is there."""
-        Path(self.directory).mkdir(0o700, exist_ok=True)
+        if not self._kept:
+            _tidy_up(Path(self.directory).parent)
+            Path(self.directory).mkdir(0o700, exist_ok=True)
         for host in hosts:
             kept = self._kept.get(host)
             if kept is None or kept.poll() is not None:
@@ -171,6 +177,18 @@ class Masters:
             assert kept.stdout
             kept.stdout.readline()
         return kept
+
+
+def _tidy_up(place: Path) -> None:
+    """Remove what was left here by those of us who were killed: sockets, and their directories."""
+    for left in place.glob(f"{_SOCKETS}*-*"):
+        pid = left.name.removeprefix(_SOCKETS).partition("-")[0]
+        if Path("/proc", pid).exists():
+            continue
+        with contextlib.suppress(OSError):  # another user's
+            for socket in filter(Path.is_socket, left.iterdir()):
+                socket.unlink()
+            left.rmdir()
 
 
 def carry(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -245,6 +247,52 @@ def test_a_kept_connection_carries_copies_and_ends_with_us(sshd: Sshd, tmp_path:
             config,
             nobody,
         )
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_one(
+    sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    config = configuration(sshd.config, "bastion")
+    script = (
+        "import sys, time\n"
+        "from cellmove.hosts.transfer import Masters\n"
+        "masters = Masters()\n"
+        "masters.keep(('one',), sys.stdin.read())\n"
+        "print(masters.directory, flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    killed = subprocess.Popen(
+        [sys.executable, "-c", script],
+        env={**os.environ, "TMPDIR": str(place)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert killed.stdin
+    assert killed.stdout
+    killed.stdin.write(config)
+    killed.stdin.close()
+    left = Path(killed.stdout.readline().strip())
+    killed.kill()
+    killed.wait()
+    killed.stdout.close()
+    (place / "cellmove-ssh-notes").mkdir()  # an operator's own
+    (place / "cellmove-ssh-999999999-mine").mkdir()
+    (place / "cellmove-ssh-999999999-mine" / "notes").write_text("keep")
+    living, masters = Masters(), Masters()
+    Path(living.directory).mkdir()
+    assert left.is_dir()
+    assert [each for each in place.iterdir() if each.is_file()] == []
+
+    masters.keep(("one",), config)
+    masters.close()
+
+    assert not left.exists()
+    assert Path(living.directory).exists()
+    assert (place / "cellmove-ssh-999999999-mine" / "notes").exists()
 
 
 def test_a_bastion_that_cannot_sign_in_is_told_with_what_it_said(sshd: Sshd) -> None:
