@@ -13,6 +13,7 @@ import secrets
 import selectors
 import shlex
 import shutil
+import stat
 import subprocess
 import tempfile
 import time
@@ -180,15 +181,20 @@ class Masters:
 
 
 def _tidy_up(place: Path) -> None:
-    """Remove what was left here by those of us who were killed: sockets, and their directories."""
+    """Remove what was left here by those of us who were killed: sockets, and their directories.
+
+    Only a directory of our own is looked into: others may put links here that lead elsewhere.
+    """
     for left in place.glob(f"{_SOCKETS}*-*"):
         pid = left.name.removeprefix(_SOCKETS).partition("-")[0]
-        if Path("/proc", pid).exists():
+        if not pid.isdigit() or Path("/proc", pid).exists():
             continue
-        with contextlib.suppress(OSError):  # another user's
-            for socket in filter(Path.is_socket, left.iterdir()):
-                socket.unlink()
-            left.rmdir()
+        with contextlib.suppress(OSError):
+            of = left.lstat()
+            if stat.S_ISDIR(of.st_mode) and of.st_uid == os.getuid():
+                for socket in filter(Path.is_socket, left.iterdir()):
+                    socket.unlink()
+                left.rmdir()
 
 
 def carry(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -279,7 +280,8 @@ def test_what_a_killed_process_left_is_removed_by_the_next_one(
     killed.kill()
     killed.wait()
     killed.stdout.close()
-    (place / "cellmove-ssh-notes").mkdir()  # an operator's own
+    own = place / "cellmove-ssh-key-notes"  # an operator's
+    own.mkdir()
     (place / "cellmove-ssh-999999999-mine").mkdir()
     (place / "cellmove-ssh-999999999-mine" / "notes").write_text("keep")
     living, masters = Masters(), Masters()
@@ -291,8 +293,28 @@ def test_what_a_killed_process_left_is_removed_by_the_next_one(
     masters.close()
 
     assert not left.exists()
+    assert own.exists()
     assert Path(living.directory).exists()
     assert (place / "cellmove-ssh-999999999-mine" / "notes").exists()
+
+
+def test_nothing_is_removed_where_a_link_leads(
+    sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, elsewhere = tmp_path / "place", tmp_path / "elsewhere"
+    place.mkdir()
+    elsewhere.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    with socket.socket(socket.AF_UNIX) as service:
+        service.bind(str(elsewhere / "service"))
+    (place / "cellmove-ssh-999999999-abc").symlink_to(elsewhere)
+    masters = Masters()
+
+    masters.keep(("one",), configuration(sshd.config, "bastion"))
+    masters.close()
+
+    assert (elsewhere / "service").is_socket()
+    assert (place / "cellmove-ssh-999999999-abc").is_symlink()
 
 
 def test_a_bastion_that_cannot_sign_in_is_told_with_what_it_said(sshd: Sshd) -> None:
