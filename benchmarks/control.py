@@ -7,8 +7,8 @@ start to its end; nova's are from the request to the state that its API shows, l
 s. The fastest and the mean of each are told.
 
 Both wait for the layer-2 agent of the target, which looks every two seconds. So that luck favours
-neither, both begin at the same moments of its beat, and move in both directions: the number of
-rounds should be even. Needs the running lab, as root.
+neither, both begin at the same moments of its beat, and, with an even number of rounds, move as
+often in both directions. Needs the running lab, as root.
 
 cellmove's modules are compiled before, as those of an installed program are.
 """
@@ -43,14 +43,14 @@ SETTLING_SECONDS = 3.0
 """Between two measurements, so that nova's last word on a port falls into neither."""
 AGENT_SECONDS = 2.0
 """Between two looks of the layer-2 agent (Neutron's `polling_interval`)."""
+GOLDEN = (5**0.5 - 1) / 2
+"""Multiples of it, taken modulo one, spread evenly at any number of them."""
 
 
 @dataclass(slots=True)
 class Bench:
     """The server, and what was measured of it."""
 
-    moments: int
-    """Of an agent's beat, on which the measurements of a verb towards its host are spread."""
     nova: Nova
     guest: GuestWatch
     cellmove: Cellmove
@@ -80,8 +80,8 @@ class Bench:
             self.guest.wait_ready(ends_on, since, timeout_seconds=300)
 
     def _await_moment(self, *of: str) -> None:
-        """Wait for the next moment: within a run an agent's beat is steady."""
-        moment = AGENT_SECONDS * self._begun[of] / self.moments
+        """Wait for the next moment of this verb; however many there are, they spread evenly."""
+        moment = AGENT_SECONDS * (self._begun[of] * GOLDEN % 1)
         self._begun[of] += 1
         time.sleep((moment - time.time()) % AGENT_SECONDS)
 
@@ -103,7 +103,7 @@ class Bench:
 
 
 @contextmanager
-def bench(moments: int) -> Iterator[Bench]:
+def bench() -> Iterator[Bench]:
     """A running server whose root disk is a volume, gone with the volume when the block ends."""
     nova = Nova(lab_session(project="demo"))
     more = from_image(nova)
@@ -114,7 +114,7 @@ def bench(moments: int) -> Iterator[Bench]:
         guest = GuestWatch.of(nova, server)
         nova.wait_port(server, HOSTS[0])
         guest.wait_ready(HOSTS[0], since=0, timeout_seconds=300)
-        yield Bench(moments, nova, guest, Cellmove(Path(state)), HOSTS[0])
+        yield Bench(nova, guest, Cellmove(Path(state)), HOSTS[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +134,9 @@ def measure(rounds: int) -> Found:
     """Both in turns; who begins changes with each, so that both move in both directions."""
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     compileall.compile_dir(Path(__file__).resolve().parents[1] / "cellmove", quiet=1)
-    with conductor_namespace(), bench(rounds) as on:
+    with conductor_namespace(), bench() as on:
         for number in range(rounds):
-            for by in ("nova", "cellmove")[:: (1, -1)[number % 2]]:
+            for by in ("cellmove", "nova") if number % 2 else ("nova", "cellmove"):
                 on.round(by)
     seconds, ratios = _compared(on.seconds, min)
     return Found(rounds, seconds, ratios, *_compared(on.seconds, fmean))

@@ -5,6 +5,7 @@ The answers of `iscsiadm` are those that open-iscsi 2.1 prints.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -130,6 +131,24 @@ def test_the_connector_is_what_nova_would_send() -> None:
     }
     found.connector()
     assert len(host.asked) == 2  # It does not change while we look.
+
+
+def test_of_two_who_ask_for_the_connector_the_second_one_asks_no_host() -> None:
+    host, halfway = RecordedHost(), threading.Event()
+
+    def slow(_host: str) -> str:
+        halfway.set()
+        threading.Event().wait(0.2)
+        return "192.0.2.9"
+
+    found = volumes(host, address=slow)
+    first = threading.Thread(target=found.connector)
+    first.start()
+    assert halfway.wait(10)
+
+    assert found.connector()["ip"] == "192.0.2.9"
+    first.join()
+    assert len(host.asked) == 2
 
 
 def test_a_host_that_is_no_initiator_has_no_name_as_one() -> None:

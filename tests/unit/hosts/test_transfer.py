@@ -17,7 +17,7 @@ from cellmove.errors import StepFailed
 from cellmove.hosts import transfer
 from cellmove.hosts.disks import Argv
 from cellmove.hosts.far import Program, far_program
-from cellmove.hosts.openssh import configuration
+from cellmove.hosts.openssh import configuration, resolved, written
 from cellmove.hosts.relay import obstacle
 from cellmove.hosts.transfer import End, Masters, Pace, carry
 from tests.unit.hosts.conftest import Sshd, ends_soon
@@ -287,7 +287,6 @@ def test_what_a_killed_process_left_is_removed_by_the_next_one(
     living, masters = Masters(), Masters()
     Path(living.directory).mkdir()
     assert left.is_dir()
-    assert [each for each in place.iterdir() if each.is_file()] == []
 
     masters.keep(("one",), config)
     masters.close()
@@ -296,6 +295,17 @@ def test_what_a_killed_process_left_is_removed_by_the_next_one(
     assert own.exists()
     assert Path(living.directory).exists()
     assert (place / "cellmove-ssh-999999999-mine" / "notes").exists()
+
+
+def test_a_configuration_is_read_like_a_file_and_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    with written("Host far\n  Port 2222\n") as path:
+        assert resolved(path, "far")["port"] == "2222"
+        assert list(tmp_path.iterdir()) == []
+    assert not Path(path).exists()
 
 
 def test_nothing_is_removed_where_a_link_leads(
