@@ -164,6 +164,15 @@ class Volumes(Protocol):
         """
         ...
 
+    def export(self, volume: str, server: str, connector: Mapping[str, object]) -> None:
+        """Make an attachment with a connector, also beside another host's.
+
+        Raises:
+            StepFailed: another server has the volume, an attachment is not completed, or the
+                backend cannot.
+        """
+        ...
+
     def connect(self, attachment: str, connector: Mapping[str, object]) -> None:
         """Give a reserved attachment its connector: the volume is exported to that host.
 
@@ -207,6 +216,10 @@ class Hypervisor(Protocol):
 
     def resume(self, server: str) -> None:
         """Let a paused guest run; nothing happens when it runs."""
+        ...
+
+    def pause(self, server: str) -> None:
+        """Stop a running guest's processors, no more; nothing happens when it does not run."""
         ...
 
     def shutdown(self, server: str, timeout_seconds: int) -> None:

@@ -221,6 +221,10 @@ class Disk:
         return bool(self.base) and not self.why_flat
 
 
+SHARED_KINDS = ("nfs", "rbd")
+"""Kinds of volume whose export is the same for all hosts; nothing on one is to be disconnected."""
+
+
 @dataclass(frozen=True, slots=True)
 class Volume:
     """A Cinder volume of a server, as the block device mapping in its visible cell names it."""
@@ -235,6 +239,13 @@ class Volume:
     is_root: bool = False
     """Whether the server boots from it."""
     multiattach: bool = False
+    kind: str = ""
+    """Cinder's `driver_volume_type`; empty in journals before 1.0: handled as any other then."""
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether any number of hosts may reach it at once; of others, some allow but one host."""
+        return self.kind in SHARED_KINDS
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,12 +52,14 @@ RESIZE: tuple[type[Step], ...] = (
     disks.PrecopyDisks,
     # The guest stops, and the rest of its disks crosses.
     source_cell.BeginAtSource,
+    attachments.ExportSharedToTarget,
+    connections.ConnectSharedVolumes,
+    mappings.StoreSharedConnections,
     guests.StopSourceGuest,
     disks.CopyDisks,
     disks.ForgetWrites,
     firmware.CopyFirmware,
     guests.ForgetSourceGuest,
-    wiring.UnplugSourcePorts,
     mappings.NoteSourceAttachments,
     connections.DisconnectSourceVolumes,
     attachments.ReleaseSourceAttachments,
@@ -70,6 +72,9 @@ RESIZE: tuple[type[Step], ...] = (
     mappings.StoreTargetConnections,
     connections.PlaceTargetVolumes,
     wiring.PlugTargetPorts,
+    guests.LaunchTargetGuest,
+    wiring.UnplugSourcePorts,
+    attachments.ReleaseSharedAttachments,
     guests.StartTargetGuest,
     target_cell.FinishAtTarget,
     # The switch: shown before the mapping moves, hidden after it.
@@ -162,21 +167,31 @@ ABREAST: dict[Verb, tuple[tuple[Lane, ...], ...]] = {
         ),
         (
             (
-                wiring.UnplugSourcePorts,
-                source_cell.FinishAtSource,
-                target_cell.BeginAtTarget,
-                wiring.PlugTargetPorts,
+                attachments.ExportSharedToTarget,
+                connections.ConnectSharedVolumes,
+                mappings.StoreSharedConnections,
             ),
+            (guests.StopSourceGuest,),
+        ),
+        (
+            (source_cell.FinishAtSource, target_cell.BeginAtTarget),
             (
-                mappings.NoteSourceAttachments,
                 connections.DisconnectSourceVolumes,
                 attachments.ReleaseSourceAttachments,
                 attachments.ExportToTarget,
                 connections.ConnectTargetVolumes,
                 mappings.StoreTargetConnections,
                 connections.PlaceTargetVolumes,
+                wiring.PlugTargetPorts,
+                guests.LaunchTargetGuest,
             ),
             (network.ActivateTargetBindings,),
+        ),
+        # What the target does not wait for is done while its ports are wired.
+        (
+            (wiring.UnplugSourcePorts,),
+            (attachments.ReleaseSharedAttachments,),
+            (guests.StartTargetGuest,),
         ),
         (
             (switch.HideSource, source_cell.CloseSourceEvents),

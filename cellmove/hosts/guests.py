@@ -122,6 +122,15 @@ class Guests:
                 "Look at the guest's log on that host.",
             )
 
+    def pause(self, server: str) -> None:
+        """Stop a running domain's processors; nothing happens when it does not run."""
+
+        def stop(domain: Any) -> None:
+            if domain.state()[0] == libvirt.VIR_DOMAIN_RUNNING:
+                domain.suspend()
+
+        self._with_domain(server, stop)
+
     def shutdown(self, server: str, timeout_seconds: int) -> None:
         """Press the power button until the guest is off; pull the plug when the time is over."""
         deadline = time.monotonic() + timeout_seconds

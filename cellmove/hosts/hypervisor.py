@@ -78,6 +78,10 @@ class RemoteHypervisor(ImageCache):
         """Let a paused guest run; nothing happens when it runs."""
         self._guests.resume(server)
 
+    def pause(self, server: str) -> None:
+        """Stop a running guest's processors, no more; nothing happens when it does not run."""
+        self._guests.pause(server)
+
     def shutdown(self, server: str, timeout_seconds: int) -> None:
         """Ask the guest to power off, again and again; pull the plug when the time is over."""
         self._guests.shutdown(server, timeout_seconds)

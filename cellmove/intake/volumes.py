@@ -24,6 +24,7 @@ def volumes_of(tables: Tables) -> tuple[Volume, ...]:
             device=row["device_name"] or "",
             is_root=row["boot_index"] == 0,
             multiattach=bool(_info(row).get("multiattach")),
+            kind=str(_info(row).get("driver_volume_type") or ""),
         )
         for row in _mappings(tables)
     )

@@ -95,6 +95,25 @@ class Cinder:
         answer = self._service.send("POST", "/attachments", body)
         _done(answer, f"Cinder did not reserve volume {volume}.")
 
+    def export(self, volume: str, server: str, connector: Mapping[str, object]) -> None:
+        """Make an attachment with a connector: one more host of the server may reach the volume.
+
+        Cinder allows it beside one that another host has, as for a live migration.
+
+        Raises:
+            StepFailed: another server has the volume, an attachment is not completed, or the
+                backend cannot.
+        """
+        body = {
+            "attachment": {
+                "volume_uuid": volume,
+                "instance_uuid": server,
+                "connector": dict(connector),
+            }
+        }
+        answer = self._service.send("POST", "/attachments", body)
+        _done(answer, f"Cinder did not export volume {volume} to {connector.get('host')}.")
+
     def connect(self, attachment: str, connector: Mapping[str, object]) -> None:
         """Give a reserved attachment its connector, so that the volume is exported to the host.
 

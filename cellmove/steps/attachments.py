@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cellmove.errors import StepFailed
 from cellmove.steps.base import Finding, Saved, Status, other
 from cellmove.steps.volumes import (
     ATTACHED,
@@ -71,32 +70,41 @@ class _Release(VolumeStep):
         return f"release {self.count} from {self.host} in Cinder"
 
     def inspect(self, cloud: Cloud) -> Finding:
-        left = {volume.attachment for volume in self.move.volumes} & set(self.attachments(cloud))
+        left = {volume.attachment for volume in self.volumes} & set(self.attachments(cloud))
         return Finding(Status.TODO if left else Status.DONE)
 
     def execute(self, cloud: Cloud) -> None:
         require_off(self.hypervisor(cloud), self.move, "released from")
         there = self.attachments(cloud)
-        for volume in self.move.volumes:
+        for volume in self.volumes:
             if volume.attachment in there:
                 cloud.volumes.delete(volume.attachment)
 
     def undo(self, cloud: Cloud, saved: Saved) -> None:
         there, noted = self.attachments(cloud), self.noted(cloud)
-        for volume in self.move.volumes:
-            named = noted.get(volume.id, "")
-            if volume.attachment in there or named not in there:
+        for volume in self.volumes:
+            if volume.attachment in there:
                 continue
             # What was reserved takes the place of what is gone, and is replaced itself.
-            self.export(cloud, volume, there[named])
-            self.replace(cloud, volume, keep=named)
+            if noted.get(volume.id) in there or self.unnamed(cloud, volume):
+                self.export(cloud, volume)
+                self.replace(cloud, volume)
 
 
 class ReleaseSourceAttachments(_Release):
-    """Cinder takes the volumes' exports to the source away."""
+    """Cinder takes the volumes' exports to the source away, so that the target may have them."""
 
     name = "release-source-attachments"
     side = "source"
+    shared = False
+
+
+class ReleaseSharedAttachments(_Release):
+    """The same for what the target may reach already: nothing waits for it."""
+
+    name = "release-shared-attachments"
+    side = "source"
+    shared = True
 
 
 class ReleaseTargetAttachments(_Release):
@@ -115,40 +123,56 @@ class _Export(VolumeStep):
     def inspect(self, cloud: Cloud) -> Finding:
         there, noted = self.attachments(cloud), self.noted(cloud)
         attached = {each for each, found in there.items() if found.status == ATTACHED}
-        done = all(noted.get(volume.id) in attached for volume in self.move.volumes)
-        return Finding(Status.DONE if done else Status.TODO)
+        if all(noted.get(volume.id) in attached for volume in self.volumes):
+            return Finding(Status.DONE)
+        waiting = [volume.id for volume in self.volumes for _ in self._waiting(cloud, volume)]
+        return Finding(Status.TODO, saved={"waiting": waiting})
 
     def execute(self, cloud: Cloud) -> None:
-        there, noted = self.attachments(cloud), self.noted(cloud)
-        for volume in self.move.volumes:
-            found = there.get(noted.get(volume.id, ""))
-            if found is None:
-                raise StepFailed(
-                    f"Volume {volume.id} is not reserved for {self.host}.",
-                    "Cinder does not know the attachment that its mapping names.",
-                    "Look at the volume's attachments in Cinder.",
-                )
-            self.export(cloud, volume, found)
+        for volume in self.volumes:
+            self.export(cloud, volume)
 
     def undo(self, cloud: Cloud, saved: Saved) -> None:
         """A connector cannot be taken back: a new reservation replaces what has one, noted too."""
         others = {row["attachment_id"] for row in self.mappings(cloud, other(self.side)).values()}
-        for volume in self.move.volumes:
-            for each in self.attachments(cloud).values():
-                foreign = each.volume != volume.id or each.id in others | {volume.attachment}
-                if foreign or each.status == RESERVED:
-                    continue
-                if self.noted(cloud).get(volume.id) == each.id:
-                    self._note_another(cloud, volume, each.id)
+        for volume in self.volumes:
+            there, noted = self.attachments(cloud), self.noted(cloud).get(volume.id, "")
+            theirs = others | {volume.attachment}
+            exported = [
+                each
+                for each in there.values()
+                if each.volume == volume.id and each.id not in theirs and each.status != RESERVED
+            ]
+            wait = saved.get("waiting", ()).count(volume.id)
+            if noted not in there or there[noted] in exported:
+                for each in exported:
+                    cloud.volumes.complete(each.id)  # Cinder reserves nothing beside half an export
+                self._note_another(cloud, volume, noted, wait)
+            for each in exported:
                 cloud.volumes.delete(each.id)
+            for left in self._waiting(cloud, volume)[wait:]:
+                cloud.volumes.delete(left)
 
-    def _note_another(self, cloud: Cloud, volume: Volume, exported: str) -> None:
-        """Reserved before the other one goes, so that nobody else can take the volume."""
-        cloud.volumes.complete(exported)  # Cinder reserves nothing of what is half exported
-        self.replace(cloud, volume, keep=exported)
-        reserved = {"attachment_id": self.spare(cloud)[volume.id][0]}
+    def _note_another(self, cloud: Cloud, volume: Volume, noted: str, wait: int) -> None:
+        """Reserved before what is exported goes, so that nobody else can take the volume."""
+        while len(self._waiting(cloud, volume)) <= wait:
+            cloud.volumes.reserve(volume.id, self.move.server)
+        reserved = {"attachment_id": self._waiting(cloud, volume)[-1]}
         with self.database(cloud).write() as rows:
-            rows.change(MAPPINGS, reserved, **mapping_of(volume, exported))
+            rows.change(MAPPINGS, reserved, **mapping_of(volume, noted))
+
+    def _waiting(self, cloud: Cloud, volume: Volume) -> list[str]:
+        """Reservations that no mapping names: the other side's, as long as it does not note it."""
+        named = set(self.noted(cloud).values())
+        return [each for each in self.spare(cloud)[volume.id] if each not in named]
+
+
+class ExportSharedToTarget(_Export):
+    """The target may reach what both may reach at once, while the guest at the source stops."""
+
+    name = "export-shared-to-target"
+    side = "target"
+    shared = True
 
 
 class ExportToTarget(_Export):
@@ -156,6 +180,7 @@ class ExportToTarget(_Export):
 
     name = "export-to-target"
     side = "target"
+    shared = False
 
 
 class ExportToSource(_Export):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from cellmove.errors import StepFailed
 from cellmove.hosts.blocks import ConnectionInfo, volume_disks, with_volumes
+from cellmove.model import SHARED_KINDS
 from cellmove.steps.base import Finding, Saved, Status
 from cellmove.steps.volumes import (
     MAPPINGS,
@@ -18,12 +19,11 @@ if TYPE_CHECKING:
     from cellmove.cloud import Cloud
     from cellmove.model import Volume
 
-STAYING = ("nfs", "rbd")
-"""Kinds of volume with nothing to disconnect: what leads to them serves others, or is none."""
-
 
 class _Disconnect(VolumeStep):
     """Disconnect the volumes from the host where the guest has stopped; mounts stay."""
+
+    shared = False
 
     def describe(self) -> str:
         return f"disconnect {self.count} from {self.host}"
@@ -45,7 +45,7 @@ class _Disconnect(VolumeStep):
 
     def undo(self, cloud: Cloud, saved: Saved) -> None:
         noted, stored = self.noted(cloud), self._leaving(cloud)
-        for volume in self.move.volumes:
+        for volume in self.volumes:
             if volume.id in saved.get("connected", ()):
                 info = self.fresh(cloud, volume, noted.get(volume.id, "")) or stored[volume.id]
                 self.hypervisor(cloud).connect_volume(info)
@@ -55,16 +55,17 @@ class _Disconnect(VolumeStep):
         found = self.mappings(cloud)
         infos = {
             volume.id: parsed(found[volume.mapping]["connection_info"])
-            for volume in self.move.volumes
-            if volume.mapping in found and not self._is_shared(cloud, volume)
+            for volume in self.volumes
+            if volume.mapping in found and not self._is_used(cloud, volume)
         }
         return {
             volume: info
             for volume, info in infos.items()
-            if info and info.get("driver_volume_type") not in STAYING
+            # Journals before 1.0 do not say of which kind a volume is.
+            if info and info.get("driver_volume_type") not in SHARED_KINDS
         }
 
-    def _is_shared(self, cloud: Cloud, volume: Volume) -> bool:
+    def _is_used(self, cloud: Cloud, volume: Volume) -> bool:
         """Whether another server on this host has the volume too (multiattach)."""
         if not volume.multiattach:
             return False
@@ -118,8 +119,16 @@ class _Connect(VolumeStep):
         noted = self.noted(cloud)
         return {
             volume.id: self.fresh(cloud, volume, noted.get(volume.id, ""))
-            for volume in self.move.volumes
+            for volume in self.volumes
         }
+
+
+class ConnectSharedVolumes(_Connect):
+    """What both hosts may reach at once, while the guest at the source stops."""
+
+    name = "connect-shared-volumes"
+    side = "target"
+    shared = True
 
 
 class ConnectTargetVolumes(_Connect):
@@ -127,6 +136,7 @@ class ConnectTargetVolumes(_Connect):
 
     name = "connect-target-volumes"
     side = "target"
+    shared = False
 
 
 class ConnectSourceVolumes(_Connect):

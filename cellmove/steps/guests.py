@@ -70,6 +70,26 @@ class _GuestStep(Step):
             time.sleep(WIRING_PAUSE_SECONDS)
         return True
 
+    def launch(self, cloud: Cloud) -> Hypervisor:
+        """Start the guest on this side, paused, unless it is on already."""
+        here = self.hypervisor(cloud)
+        there = cloud.hosts.reach(host_of(self.move, other(self.side)).name)
+        elsewhere = there.domain(self.move.server)
+        if elsewhere is not None and elsewhere.state != "off":
+            raise StepFailed(
+                f"The guest on {self.host} is not started.",
+                f"It is {elsewhere.state} on {there.name}: it must never run twice.",
+                f"Stop it on {there.name} first.",
+            )
+        here.start(self.move.server, paused=True)
+        return here
+
+    def put_off(self, cloud: Cloud) -> None:
+        """Stop the guest on this side at once: nothing of it is used yet."""
+        here = self.hypervisor(cloud)
+        if here.domain(self.move.server) is not None:
+            here.shutdown(self.move.server, 0)
+
 
 class _DefineGuest(_GuestStep):
     """Define the guest on one side from its definition on the other; it is not started yet."""
@@ -260,6 +280,32 @@ class ForgetTargetGuest(_ForgetGuest):
     side = "target"
 
 
+class LaunchTargetGuest(_GuestStep):
+    """QEMU and the guest's tap devices are there while Neutron still activates the bindings."""
+
+    name = "launch-target-guest"
+    side = "target"
+
+    def describe(self) -> str:
+        if self.move.vm_state == "stopped":
+            return f"leave the guest on {self.host} off, as it was"
+        return f"launch the guest on {self.host}, paused"
+
+    def inspect(self, cloud: Cloud) -> Finding:
+        if self.move.vm_state == "stopped":
+            return Finding(Status.DONE)
+        found = self.hypervisor(cloud).domain(self.move.server)
+        is_on = found is not None and found.state != "off"
+        return Finding(Status.DONE if is_on else Status.TODO)
+
+    def execute(self, cloud: Cloud) -> None:
+        if self.move.vm_state != "stopped":
+            self.launch(cloud)
+
+    def undo(self, cloud: Cloud, saved: Saved) -> None:
+        self.put_off(cloud)
+
+
 class _StartGuest(_GuestStep):
     """Start the guest, paused until its ports are wired; a stopped server stays off."""
 
@@ -273,21 +319,13 @@ class _StartGuest(_GuestStep):
             return Finding(Status.DONE)
         found = self.hypervisor(cloud).domain(self.move.server)
         runs = found is not None and found.state == "running" and self.wired(cloud)
-        return Finding(Status.DONE if runs else Status.TODO)
+        state = "off" if found is None else found.state
+        return Finding(Status.DONE if runs else Status.TODO, saved={"state": [state]})
 
     def execute(self, cloud: Cloud) -> None:
         if self.move.vm_state == "stopped":
             return
-        here = self.hypervisor(cloud)
-        there = cloud.hosts.reach(host_of(self.move, other(self.side)).name)
-        elsewhere = there.domain(self.move.server)
-        if elsewhere is not None and elsewhere.state != "off":
-            raise StepFailed(
-                f"The guest on {self.host} is not started.",
-                f"It is {elsewhere.state} on {there.name}: it must never run twice.",
-                f"Stop it on {there.name} first.",
-            )
-        here.start(self.move.server, paused=True)
+        here = self.launch(cloud)
         # What the next step asks of the networks is asked and kept while the wiring takes its time.
         cloud.network.vifs(self.move.server)
         if not self.await_wired(cloud, WIRING_TIMEOUT_SECONDS):
@@ -299,9 +337,10 @@ class _StartGuest(_GuestStep):
         here.resume(self.move.server)
 
     def undo(self, cloud: Cloud, saved: Saved) -> None:
-        here = self.hypervisor(cloud)
-        if here.domain(self.move.server) is not None:
-            here.shutdown(self.move.server, 0)
+        if saved.get("state") == ["paused"]:
+            self.hypervisor(cloud).pause(self.move.server)
+        else:
+            self.put_off(cloud)
 
 
 class StartTargetGuest(_StartGuest):

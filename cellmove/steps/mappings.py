@@ -102,15 +102,15 @@ class _Store(VolumeStep):
         rows = self.mappings(cloud)
         stored = {
             volume.mapping: rows[volume.mapping]["connection_info"]
-            for volume in self.move.volumes
+            for volume in self.volumes
             if volume.mapping in rows
         }
-        done = len(stored) == len(self.move.volumes) and all(
+        done = len(stored) == len(self.volumes) and all(
             _tells(
                 parsed(stored[volume.mapping]),
                 self.fresh(cloud, volume, rows[volume.mapping]["attachment_id"]),
             )
-            for volume in self.move.volumes
+            for volume in self.volumes
         )
         kept = {
             mapping: [] if text is None else [_harmless(text)] for mapping, text in stored.items()
@@ -120,8 +120,7 @@ class _Store(VolumeStep):
     def execute(self, cloud: Cloud) -> None:
         noted = self.noted(cloud)
         infos = {
-            volume: self.fresh(cloud, volume, noted.get(volume.id, ""))
-            for volume in self.move.volumes
+            volume: self.fresh(cloud, volume, noted.get(volume.id, "")) for volume in self.volumes
         }
         here = self.hypervisor(cloud)
         texts = {volume: text_of(here.connect_volume(info)) for volume, info in infos.items()}
@@ -132,7 +131,7 @@ class _Store(VolumeStep):
 
     def undo(self, cloud: Cloud, saved: Saved) -> None:
         with self.database(cloud).write() as rows:
-            for volume in self.move.volumes:
+            for volume in self.volumes:
                 row = rows.one(MAPPINGS, uuid=volume.mapping, deleted=0)
                 if row is None or volume.mapping not in saved:
                     continue
@@ -142,11 +141,20 @@ class _Store(VolumeStep):
                     rows.change(MAPPINGS, stale, uuid=volume.mapping, deleted=0)
 
 
+class StoreSharedConnections(_Store):
+    """nova at the target can handle what both hosts may reach at once."""
+
+    name = "store-shared-connections"
+    side = "target"
+    shared = True
+
+
 class StoreTargetConnections(_Store):
     """nova at the target can handle the volumes from here on."""
 
     name = "store-target-connections"
     side = "target"
+    shared = False
 
 
 class StoreSourceConnections(_Store):

@@ -27,14 +27,25 @@ RESERVED, ATTACHED = "reserved", "attached"
 
 
 class VolumeStep(Step):
-    """A step for all volumes of the server on one side."""
+    """A step for the server's volumes on one side."""
 
     side: ClassVar[Side]
+    shared: ClassVar[bool | None] = None
+    """Whether it is for those that any number of hosts may reach, for the others, or for all."""
 
     @classmethod
     def applies(cls, move: Move) -> bool:
-        """Only servers with volumes, or with leftovers of volumes, have such a step."""
-        return bool(move.volumes or move.stale_attachments)
+        """Only servers with such volumes, or with leftovers of volumes, have such a step."""
+        return bool(cls.chosen(move) or (cls.shared is None and move.stale_attachments))
+
+    @classmethod
+    def chosen(cls, move: Move) -> tuple[Volume, ...]:
+        """The volumes of a move that are such a step's."""
+        return tuple(each for each in move.volumes if cls.shared in (None, each.is_shared))
+
+    @property
+    def volumes(self) -> tuple[Volume, ...]:
+        return self.chosen(self.move)
 
     @property
     def host(self) -> str:
@@ -43,7 +54,7 @@ class VolumeStep(Step):
     @property
     def count(self) -> str:
         """The number of volumes, in words."""
-        number = len(self.move.volumes)
+        number = len(self.volumes)
         return f"{number} volume{'s'[: number != 1]}"
 
     def hypervisor(self, cloud: Cloud) -> Hypervisor:
@@ -81,19 +92,70 @@ class VolumeStep(Step):
                 found[each.volume].append(each.id)
         return found
 
-    def export(self, cloud: Cloud, volume: Volume, attachment: Attachment) -> None:
-        """Bring an attachment to `attached` on this side's host, from wherever it stands."""
-        if attachment.status == RESERVED:
-            # nova sends the device's name with the connector: the API takes it nowhere else.
-            connector = {**self.hypervisor(cloud).connector(), "mountpoint": volume.device}
-            cloud.volumes.connect(attachment.id, connector)
-        if attachment.status != ATTACHED:
-            cloud.volumes.complete(attachment.id)
+    def export(self, cloud: Cloud, volume: Volume) -> None:
+        """Export the volume to this side's host, through what was reserved for it.
 
-    def replace(self, cloud: Cloud, volume: Volume, keep: str) -> None:
-        """See that the volume has a reservation beside `keep` that no cell's mapping names."""
+        While another host has the volume, Cinder gives no reservation a connector, but it makes an
+        attachment with one, as for a live migration: that takes the reservation's place.
+
+        Raises:
+            StepFailed: nothing was reserved, or Cinder cannot export it.
+        """
+        there, reserved = self.attachments(cloud), self.noted(cloud).get(volume.id, "")
+        others = (each for each in there.values() if each.volume == volume.id)
+        if any(each.id != reserved and each.status != RESERVED for each in others):
+            self._export_beside(cloud, volume, reserved)
+            return
+        if reserved not in there:
+            raise StepFailed(
+                f"Volume {volume.id} is not reserved for {self.host}.",
+                "Cinder does not know the attachment that its mapping names.",
+                "Look at the volume's attachments in Cinder.",
+            )
+        if there[reserved].status == RESERVED:
+            cloud.volumes.connect(reserved, self._connector(cloud, volume))
+        if there[reserved].status != ATTACHED:
+            cloud.volumes.complete(reserved)
+
+    def _export_beside(self, cloud: Cloud, volume: Volume, reserved: str) -> None:
+        made = self.unnamed(cloud, volume)
+        if made is None:  # else an earlier try of ours made it
+            cloud.volumes.export(volume.id, self.move.server, self._connector(cloud, volume))
+            made = self.unnamed(cloud, volume)
+        if made is None:
+            raise StepFailed(
+                f"Volume {volume.id} is not exported to {self.host}.",
+                "Cinder made an attachment and does not list it.",
+                "Look at the volume's attachments in Cinder.",
+            )
+        if made.status != ATTACHED:
+            cloud.volumes.complete(made.id)
+        # One waits for the other side; more were left by tries that Cinder could not connect.
+        left = [each for each in self.spare(cloud)[volume.id] if each != reserved]
+        for each in (*left[1:], reserved):
+            cloud.volumes.delete(each)
+        with self.database(cloud).write() as rows:
+            rows.change(MAPPINGS, {"attachment_id": made.id}, **mapping_of(volume, reserved))
+
+    def unnamed(self, cloud: Cloud, volume: Volume) -> Attachment | None:
+        """The volume's attachment with a connector that is in no mapping yet."""
+        sides: tuple[Side, Side] = ("source", "target")
+        mappings = [row for side in sides for row in self.mappings(cloud, side).values()]
+        known = {row["attachment_id"] for row in mappings}
+        known |= {volume.attachment, *self.move.stale_attachments}
+        for each in self.attachments(cloud).values():
+            if each.volume == volume.id and each.id not in known and each.status != RESERVED:
+                return each
+        return None
+
+    def _connector(self, cloud: Cloud, volume: Volume) -> dict[str, object]:
+        """As nova, with the device's name: the API takes that nowhere else."""
+        return {**self.hypervisor(cloud).connector(), "mountpoint": volume.device}
+
+    def replace(self, cloud: Cloud, volume: Volume) -> None:
+        """See that the volume has a reservation that no cell's mapping names."""
         named = {row["attachment_id"] for row in self.mappings(cloud).values()}
-        if not set(self.spare(cloud)[volume.id]) - named - {keep}:
+        if not set(self.spare(cloud)[volume.id]) - named:
             cloud.volumes.reserve(volume.id, self.move.server)
 
     def fresh(self, cloud: Cloud, volume: Volume, attachment: str) -> ConnectionInfo:

@@ -294,11 +294,17 @@ def test_a_guest_that_starts_paused_runs_when_it_is_resumed(
     for _ in range(2):
         source.resume(uuid_of(port))
     assert state(source, port) == "running"
+    for _ in range(2):
+        source.pause(uuid_of(port))
+    assert state(source, port) == "paused"
 
 
 def test_a_guest_that_is_off_is_not_resumed(world: HostsWorld, source: Hypervisor) -> None:
     port = world.new_server()
 
+    source.pause(uuid_of(port))  # nothing to do
+    source.pause(uuid_of(a_port()))
+    assert state(source, port) == "off"
     with pytest.raises(StepFailed):
         source.resume(uuid_of(port))
     with pytest.raises(StepFailed):

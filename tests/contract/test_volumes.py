@@ -160,6 +160,26 @@ def test_only_a_shareable_volume_is_exported_twice(world: VolumesWorld, multiatt
         assert statuses(world, server) == ["attached", "reserved"]
 
 
+def test_a_further_host_may_have_an_attachment_of_its_own(world: VolumesWorld) -> None:
+    volume, server = world.new_volume(), new_server()
+    first = reserved(world, volume, server)
+    world.volumes.connect(first, HERE)
+    world.volumes.complete(first)
+    reserved(world, volume, server)
+    world.volumes.export(volume, server, THERE)
+    assert statuses(world, server) == ["attached", "attaching", "reserved"]
+    [second] = [each for each in world.volumes.attachments(server) if each.status == "attaching"]
+    world.volumes.complete(second.id)
+    assert world.volumes.connection_info(second.id)["serial"] == volume
+    world.volumes.delete(first)
+    assert statuses(world, server) == ["attached", "reserved"]
+    found = world.volumes.volume(volume)
+    assert found is not None
+    assert found.status == "in-use"
+    with pytest.raises(StepFailed):
+        world.volumes.export(volume, new_server(), HERE)
+
+
 def test_a_reservation_takes_over_when_the_other_one_is_deleted(world: VolumesWorld) -> None:
     volume, server = world.new_volume(), new_server()
     first = reserved(world, volume, server)

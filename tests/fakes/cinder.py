@@ -118,14 +118,23 @@ class FakeVolumes:
         }
 
     def reserve(self, volume: str, server: str) -> None:
+        self._made(volume, server)
+
+    def export(self, volume: str, server: str, connector: Mapping[str, object]) -> None:
+        self._export(self._made(volume, server), connector)
+
+    def _made(self, volume: str, server: str) -> str:
+        what = f"Cinder did not reserve volume {volume}."
         if volume not in self._volumes:
-            raise StepFailed(f"Cinder did not reserve volume {volume}.", "It answered 404.")
+            raise StepFailed(what, "It answered 404.")
         owners = {each.server for each in self._of(volume)}
         if owners - {server} and not self._volumes[volume].state.multiattach:
-            raise StepFailed(f"Cinder did not reserve volume {volume}.", "Another server has it.")
+            raise StepFailed(what, "Another server has it.")
         if any(each.status == "attaching" for each in self._of(volume)):
-            raise StepFailed(f"Cinder did not reserve volume {volume}.", "It is attaching.")
-        self._attachments[str(uuid.uuid4())] = _Attachment(volume, server)
+            raise StepFailed(what, "It is attaching.")
+        made = str(uuid.uuid4())
+        self._attachments[made] = _Attachment(volume, server)
+        return made
 
     def connect(self, attachment: str, connector: Mapping[str, object]) -> None:
         what = f"Cinder did not export the volume of attachment {attachment}."
@@ -136,6 +145,10 @@ class FakeVolumes:
         shareable = self._volumes[found.volume].state.multiattach
         if len(alike) > 1 and not shareable and any(each.connector for each in alike):
             raise StepFailed(what, "Duplicate connectors.")
+        self._export(attachment, connector)
+
+    def _export(self, attachment: str, connector: Mapping[str, object]) -> None:
+        found = self._attachments[attachment]
         number = sum(str(connector["host"]).encode()) + self.drift
         self._attachments[attachment] = replace(
             found, status="attaching", connector=dict(connector), export=number

@@ -149,6 +149,11 @@ class FakeHypervisor:
             raise StepFailed(f"There is no running guest {server} on {self.name}.")
         self.domains[server] = replace(domain, state="running")
 
+    def pause(self, server: str) -> None:
+        domain = self.domains.get(server)
+        if domain is not None and domain.state == "running":
+            self.domains[server] = replace(domain, state="paused")
+
     def shutdown(self, server: str, timeout_seconds: int) -> None:
         domain = self.domains.get(server)
         if domain is None or domain.state == "off":

@@ -145,6 +145,7 @@ CLIENTS: Mapping[str, Callable[[HttpService], Any]] = {
     "cinder all_attachments": lambda http: Cinder(http).all_attachments(),
     "cinder connection_info": lambda http: Cinder(http).connection_info("a"),
     "cinder reserve": lambda http: Cinder(http).reserve("v", "s"),
+    "cinder export": lambda http: Cinder(http).export("v", "s", {"host": "there"}),
     "cinder connect": lambda http: Cinder(http).connect("a", {"host": "there"}),
     "cinder complete": lambda http: Cinder(http).complete("a"),
     "cinder delete": lambda http: Cinder(http).delete("a"),

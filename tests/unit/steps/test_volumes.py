@@ -188,7 +188,7 @@ def test_a_volume_that_a_neighbour_uses_too_stays_connected(world: World) -> Non
 
 
 def test_no_secret_of_a_volume_gets_into_the_journal(world: World) -> None:
-    row = volumes_in(world, CELL1.uuid)[VOLUMES[NFS]]
+    row = volumes_in(world, CELL1.uuid)[VOLUMES[ISCSI]]
     info = json.loads(row["connection_info"])
     info["data"] |= {"auth_password": "hush", "keyring": "hush", "remark": "an older one"}
     with world.cells[CELL1.uuid].write() as rows:
@@ -217,9 +217,42 @@ def test_volumes_are_not_taken_from_a_guest_that_runs(world: World, name: str) -
 
 def test_a_lost_reservation_stops_the_export(world: World) -> None:
     step = step_of(world, "export-to-target")
-    world.volumes.delete(volumes_in(world, CELL2.uuid)[VOLUMES[NFS]]["attachment_id"])
+    world.volumes.delete(volumes_in(world, CELL2.uuid)[VOLUMES[ISCSI]]["attachment_id"])
     with pytest.raises(StepFailed, match="is not reserved for cmp2a"):
         step.execute(world.cloud)
+
+
+def test_what_both_hosts_may_reach_is_exported_beside_the_source(world: World) -> None:
+    step = step_of(world, "export-shared-to-target")
+    perform(step, world)
+    found = {each.id: each for each in world.volumes.attachments(SERVER)}
+    named = volumes_in(world, CELL2.uuid)[VOLUMES[NFS]]["attachment_id"]
+    assert found[named].status == "attached"
+    statuses = {
+        volume: sorted(each.status for each in found.values() if each.volume == volume)
+        for volume in VOLUMES.values()
+    }
+    assert statuses == {
+        VOLUMES[NFS]: ["attached", "attached", "reserved"],
+        VOLUMES[ISCSI]: ["attached", "reserved", "reserved"],  # some allow but one host
+    }
+
+
+def test_what_a_try_left_that_cinder_could_not_connect_is_cleaned_up(world: World) -> None:
+    step = step_of(world, "export-shared-to-target")
+    saved = step.inspect(world.cloud).saved
+    before = world.snapshot()
+    world.volumes.reserve(VOLUMES[NFS], SERVER)  # Cinder keeps the attachment that it made
+    step.undo(world.cloud, saved)
+    assert world.snapshot() == before
+    world.volumes.reserve(VOLUMES[NFS], SERVER)
+    step.execute(world.cloud)
+    reserved = [
+        each
+        for each in world.volumes.attachments(SERVER)
+        if (each.volume, each.status) == (VOLUMES[NFS], "reserved")
+    ]
+    assert len(reserved) == 1
 
 
 def test_a_server_without_volumes_has_no_step_for_them(world: World) -> None:
@@ -248,6 +281,6 @@ def test_the_target_is_asked_for_its_connector_before_the_guest_stops(
         return {}
 
     monkeypatch.setattr(FakeHypervisor, "connector", connector)
-    step_of(world, "stop-source-guest")
+    step_of(world, "begin-at-source")
 
     assert heard == ["cmp2a"]
