@@ -61,8 +61,10 @@ RESIZE: tuple[type[Step], ...] = (
     firmware.CopyFirmware,
     guests.ForgetSourceGuest,
     mappings.NoteSourceAttachments,
+    wiring.UnplugSourcePorts,
     connections.DisconnectSourceVolumes,
     attachments.ReleaseSourceAttachments,
+    attachments.ReleaseSharedAttachments,
     network.ActivateTargetBindings,
     source_cell.FinishAtSource,
     # It starts at the target.
@@ -73,8 +75,6 @@ RESIZE: tuple[type[Step], ...] = (
     connections.PlaceTargetVolumes,
     wiring.PlugTargetPorts,
     guests.LaunchTargetGuest,
-    wiring.UnplugSourcePorts,
-    attachments.ReleaseSharedAttachments,
     guests.StartTargetGuest,
     target_cell.FinishAtTarget,
     # The switch: shown before the mapping moves, hidden after it.
@@ -174,7 +174,7 @@ ABREAST: dict[Verb, tuple[tuple[Lane, ...], ...]] = {
             (guests.StopSourceGuest,),
         ),
         (
-            (source_cell.FinishAtSource, target_cell.BeginAtTarget),
+            (wiring.UnplugSourcePorts, source_cell.FinishAtSource, target_cell.BeginAtTarget),
             (
                 connections.DisconnectSourceVolumes,
                 attachments.ReleaseSourceAttachments,
@@ -185,13 +185,8 @@ ABREAST: dict[Verb, tuple[tuple[Lane, ...], ...]] = {
                 wiring.PlugTargetPorts,
                 guests.LaunchTargetGuest,
             ),
-            (network.ActivateTargetBindings,),
-        ),
-        # What the target does not wait for is done while its ports are wired.
-        (
-            (wiring.UnplugSourcePorts,),
             (attachments.ReleaseSharedAttachments,),
-            (guests.StartTargetGuest,),
+            (network.ActivateTargetBindings,),
         ),
         (
             (switch.HideSource, source_cell.CloseSourceEvents),

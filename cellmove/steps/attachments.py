@@ -100,7 +100,7 @@ class ReleaseSourceAttachments(_Release):
 
 
 class ReleaseSharedAttachments(_Release):
-    """The same for what the target may reach already: nothing waits for it."""
+    """The same for what the target may reach already: its guest is launched meanwhile."""
 
     name = "release-shared-attachments"
     side = "source"
