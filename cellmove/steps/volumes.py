@@ -102,20 +102,22 @@ class VolumeStep(Step):
             StepFailed: nothing was reserved, or Cinder cannot export it.
         """
         there, reserved = self.attachments(cloud), self.noted(cloud).get(volume.id, "")
+        found = there.get(reserved)
+        if found is not None and found.status == ATTACHED:
+            return
         others = (each for each in there.values() if each.volume == volume.id)
         if any(each.id != reserved and each.status != RESERVED for each in others):
             self._export_beside(cloud, volume, reserved)
             return
-        if reserved not in there:
+        if found is None:
             raise StepFailed(
                 f"Volume {volume.id} is not reserved for {self.host}.",
                 "Cinder does not know the attachment that its mapping names.",
                 "Look at the volume's attachments in Cinder.",
             )
-        if there[reserved].status == RESERVED:
+        if found.status == RESERVED:
             cloud.volumes.connect(reserved, self._connector(cloud, volume))
-        if there[reserved].status != ATTACHED:
-            cloud.volumes.complete(reserved)
+        cloud.volumes.complete(reserved)
 
     def _export_beside(self, cloud: Cloud, volume: Volume, reserved: str) -> None:
         made = self.unnamed(cloud, volume)

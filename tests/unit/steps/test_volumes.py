@@ -238,6 +238,14 @@ def test_what_both_hosts_may_reach_is_exported_beside_the_source(world: World) -
     }
 
 
+def test_what_is_exported_already_is_left_alone(world: World) -> None:
+    step = step_of(world, "export-shared-to-target")
+    perform(step, world)
+    before = world.volumes.attachments(SERVER)
+    step.execute(world.cloud)
+    assert world.volumes.attachments(SERVER) == before
+
+
 def test_what_a_try_left_that_cinder_could_not_connect_is_cleaned_up(world: World) -> None:
     step = step_of(world, "export-shared-to-target")
     saved = step.inspect(world.cloud).saved
