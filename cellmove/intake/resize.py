@@ -65,7 +65,9 @@ def intake_resize(
     """
     here = find(cloud, locate(cloud, server))
     rules = (policy.CROSS_CELL, policy.MIGRATE if flavor is None else policy.RESIZE)
-    reasons = [*actor.refusals(here.row, *rules), *_here_reasons(cloud, here, actor)]
+    # The rules are told first and read last: that takes long, and a service is asked meanwhile.
+    others = list(_here_reasons(cloud, here, actor))
+    reasons = [*actor.refusals(here.row, *rules), *others]
     with among(here.row, reasons):
         new = here.flavor
         try:

@@ -281,7 +281,7 @@ class ForgetTargetGuest(_ForgetGuest):
 
 
 class LaunchTargetGuest(_GuestStep):
-    """QEMU and the guest's tap devices are there while Neutron still activates the bindings."""
+    """QEMU and the guest's tap devices come while the layer-2 agent has yet to look."""
 
     name = "launch-target-guest"
     side = "target"

@@ -123,6 +123,11 @@ class BeginAtTarget(TargetCellStep):
             EventStarted(move, "compute_finish_snapshot_based_resize_at_dest", move.target.name),
         ]
 
+    def execute(self, cloud: Cloud) -> None:
+        super().execute(cloud)
+        # Kept for `FinishAtTarget`: QEMU starts meanwhile, and later the guest would wait for it.
+        cloud.network.vifs(self.move.server)
+
 
 class FinishAtTarget(TargetCellStep):
     """The server lives on the target host: `resized`, its migration `finished`."""

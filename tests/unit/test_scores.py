@@ -59,20 +59,20 @@ forget-writes              | cell1  | same resize_migrating on cmp1a shown  | sa
 copy-firmware              | cell1  | same resize_migrating on cmp1a shown  | same resize_prep on cmp1a hidden   | migrating      | pre-migrating | cmp2a  | cmp1a
 forget-source-guest        | cell1  | same resize_migrating on cmp1a shown  | same resize_prep on cmp1a hidden   | migrating      | pre-migrating | cmp2a  | cmp1a
 note-source-attachments    | cell1  | same resize_migrating on cmp1a shown  | same resize_prep on cmp1a hidden   | migrating      | pre-migrating | cmp2a  | cmp1a
-unplug-source-ports        | cell1  | same resize_migrating on cmp1a shown  | same resize_prep on cmp1a hidden   | migrating      | pre-migrating | cmp2a  | cmp1a
 disconnect-source-volumes  | cell1  | same resize_migrating on cmp1a shown  | same resize_prep on cmp1a hidden   | migrating      | pre-migrating | cmp2a  | cmp1a
 release-source-attachments | cell1  | same resize_migrating on cmp1a shown  | same resize_prep on cmp1a hidden   | migrating      | pre-migrating | cmp2a  | cmp1a
-release-shared-attachments | cell1  | same resize_migrating on cmp1a shown  | same resize_prep on cmp1a hidden   | migrating      | pre-migrating | cmp2a  | cmp1a
 activate-target-bindings   | cell1  | same resize_migrating on cmp1a shown  | same resize_prep on cmp1a hidden   | migrating      | pre-migrating | cmp2a  | cmp1a
+export-to-target           | cell1  | same resize_migrating on cmp1a shown  | same resize_prep on cmp1a hidden   | migrating      | pre-migrating | cmp2a  | cmp1a
+connect-target-volumes     | cell1  | same resize_migrating on cmp1a shown  | same resize_prep on cmp1a hidden   | migrating      | pre-migrating | cmp2a  | cmp1a
+store-target-connections   | cell1  | same resize_migrating on cmp1a shown  | same resize_prep on cmp1a hidden   | migrating      | pre-migrating | cmp2a  | cmp1a
+place-target-volumes       | cell1  | same resize_migrating on cmp1a shown  | same resize_prep on cmp1a hidden   | migrating      | pre-migrating | cmp2a  | cmp1a
+plug-target-ports          | cell1  | same resize_migrating on cmp1a shown  | same resize_prep on cmp1a hidden   | migrating      | pre-migrating | cmp2a  | cmp1a
 # CP 8: the source is done
 finish-at-source           | cell1  | same resize_migrated off cmp1a shown  | same resize_prep on cmp1a hidden   | post-migrating | pre-migrating | cmp2a  | cmp1a
 # CP 10: it starts at the target
 begin-at-target            | cell1  | same resize_migrated off cmp1a shown  | same resize_finish on cmp1a hidden | post-migrating | pre-migrating | cmp2a  | cmp1a
-export-to-target           | cell1  | same resize_migrated off cmp1a shown  | same resize_finish on cmp1a hidden | post-migrating | pre-migrating | cmp2a  | cmp1a
-connect-target-volumes     | cell1  | same resize_migrated off cmp1a shown  | same resize_finish on cmp1a hidden | post-migrating | pre-migrating | cmp2a  | cmp1a
-store-target-connections   | cell1  | same resize_migrated off cmp1a shown  | same resize_finish on cmp1a hidden | post-migrating | pre-migrating | cmp2a  | cmp1a
-place-target-volumes       | cell1  | same resize_migrated off cmp1a shown  | same resize_finish on cmp1a hidden | post-migrating | pre-migrating | cmp2a  | cmp1a
-plug-target-ports          | cell1  | same resize_migrated off cmp1a shown  | same resize_finish on cmp1a hidden | post-migrating | pre-migrating | cmp2a  | cmp1a
+unplug-source-ports        | cell1  | same resize_migrated off cmp1a shown  | same resize_finish on cmp1a hidden | post-migrating | pre-migrating | cmp2a  | cmp1a
+release-shared-attachments | cell1  | same resize_migrated off cmp1a shown  | same resize_finish on cmp1a hidden | post-migrating | pre-migrating | cmp2a  | cmp1a
 launch-target-guest        | cell1  | same resize_migrated off cmp1a shown  | same resize_finish on cmp1a hidden | post-migrating | pre-migrating | cmp2a  | cmp1a
 start-target-guest         | cell1  | same resize_migrated off cmp1a shown  | same resize_finish on cmp1a hidden | post-migrating | pre-migrating | cmp2a  | cmp1a
 # CP 11: the target is done
