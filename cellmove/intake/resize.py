@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 from cellmove import policy
@@ -65,9 +65,7 @@ def intake_resize(
     """
     here = find(cloud, locate(cloud, server))
     rules = (policy.CROSS_CELL, policy.MIGRATE if flavor is None else policy.RESIZE)
-    # The rules are told first and read last: that takes long, and a service is asked meanwhile.
-    others = list(_here_reasons(cloud, here, actor))
-    reasons = [*actor.refusals(here.row, *rules), *others]
+    reasons = _here_reasons(cloud, here, actor, *rules)
     with among(here.row, reasons):
         new = here.flavor
         try:
@@ -236,10 +234,16 @@ def _named(cloud: Cloud, here: Placed, to_host: str, to_cell: str | None) -> Hos
     return found
 
 
-def _here_reasons(cloud: Cloud, here: Placed, actor: Actor) -> Iterator[Refused]:
-    """What is against a move wherever it goes."""
-    yield from kinds.of_lock(here.row, actor)
-    yield from kinds.of_server(cloud, here)
-    yield from refusals.of_state(here.row)
-    yield from refusals.of_service(here.service, here.host, must_be_enabled=False)
-    yield from refusals.of_neutron(has_bindings=cloud.network.has_extension(refusals.EXTENSION))
+def _here_reasons(cloud: Cloud, here: Placed, actor: Actor, *rules: str) -> list[Refused]:
+    """What is against a move wherever it goes.
+
+    The rules are told first and read last: that takes long, and a service is asked meanwhile.
+    """
+    others = [
+        *kinds.of_lock(here.row, actor),
+        *kinds.of_server(cloud, here),
+        *refusals.of_state(here.row),
+        *refusals.of_service(here.service, here.host, must_be_enabled=False),
+        *refusals.of_neutron(has_bindings=cloud.network.has_extension(refusals.EXTENSION)),
+    ]
+    return [*actor.refusals(here.row, *rules), *others]

@@ -111,6 +111,16 @@ def test_all_steps_of_a_plan_are_in_its_stretches_once(tmp_path: Path, verb: Ver
     assert sorted(found, key=play.steps.index) == list(play.steps)
 
 
+@pytest.mark.parametrize("verb", list(SCORES))
+def test_lanes_are_begun_in_the_order_in_which_they_are_declared(
+    tmp_path: Path, verb: Verb
+) -> None:
+    declared = [*chain.from_iterable(chain.from_iterable(ABREAST[verb]))]
+    for lanes in stretches(verb, rehearsed(tmp_path, verb).steps):
+        begun = [declared.index(type(lane[0])) for lane in lanes if len(lanes) > 1]
+        assert begun == sorted(begun)
+
+
 @pytest.mark.no_cover  # slower by half with it, and nothing new is covered
 @pytest.mark.parametrize(("verb", "number"), STRETCHES)
 def test_whatever_the_turns_the_stretch_ends_the_same_and_never_unsafe(
