@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from importlib.util import LazyLoader, find_spec, module_from_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -98,7 +100,26 @@ class PolicyFile:
 
 def prepare() -> None:
     """Import what judging by rules needs, while there is nothing to judge yet: it takes long."""
+    _put_off("oslo_utils", "strutils")
     import oslo_policy.policy  # noqa: F401
+
+
+def _put_off(package: str, name: str) -> None:
+    """Load this module when something of it is used, for others may import it and use nothing.
+
+    oslo.policy 4 uses `oslo_utils.strutils` only to write its debug log, and that module compiles
+    80 patterns: as long as all else of oslo.policy.
+    """
+    full = f"{package}.{name}"
+    spec = find_spec(full)  # which imports the package
+    if full in sys.modules or spec is None or spec.loader is None:
+        return
+    spec.loader = LazyLoader(spec.loader)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    sys.modules[full] = module
+    # Else `from package import name` would look the module up, and so use something of it.
+    setattr(sys.modules[package], name, module)
 
 
 @cache

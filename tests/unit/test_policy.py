@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -131,3 +133,19 @@ def test_what_is_configured_for_other_programs_is_not_read(
     (tmp_path / "policy.d" / "more.yaml").write_text(f'"{CROSS_CELL}": "@"\n')
     monkeypatch.chdir(tmp_path)
     assert not allowed(ADMIN, CROSS_CELL, OWN)
+
+
+def test_what_only_a_debug_log_needs_is_not_loaded_but_there() -> None:
+    code = """
+import sys
+from importlib.util import _LazyModule
+from cellmove.policy import CROSS_CELL, PolicyFile, prepare
+
+prepare()
+assert len(list(PolicyFile({"roles": ["admin"]}).refusals(CROSS_CELL, "p", "u"))) == 1
+late = sys.modules["oslo_utils.strutils"]
+assert type(late) is _LazyModule
+import oslo_utils.strutils as strutils
+assert strutils is late and strutils.mask_password("password = 'x'") == "password = '***'"
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
