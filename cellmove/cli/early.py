@@ -5,7 +5,6 @@ It imports nothing that the command line's help would need.
 
 from __future__ import annotations
 
-import atexit
 import gc
 import os
 import threading
@@ -65,12 +64,8 @@ def begin(config_file: str | None) -> SigningIn | None:
 
 
 def _hold_collector() -> None:
-    """Keep Python from looking for garbage among modules: a fifth of the time of importing them.
-
-    At the end as well, where it takes 0.3 s: what the program still has then goes with it.
-    """
+    """Keep Python from looking for garbage among modules: a fifth of the time of importing them."""
     gc.disable()
-    atexit.register(gc.freeze)
 
 
 def _let_collect(session: Session) -> Session:

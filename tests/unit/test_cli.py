@@ -441,6 +441,36 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+def test_the_end_is_not_waited_for_but_what_others_registered_is_done(tmp_path: Path) -> None:
+    """`weakref.finalize` objects and threads' ends among them; modules are not taken apart."""
+    code = """
+import atexit, sys
+class Module:
+    def __del__(self): print("taken apart")
+sys.modules["kept"] = Module()
+from cellmove.cli import commands
+run = commands.run
+def with_handler(argv):
+    atexit.register(print, "handled")
+    return run(argv)
+commands.run = with_handler
+commands.main()
+"""
+    argv = [sys.executable, "-c", code, "--journal", str(tmp_path / "j.db"), "show", "7"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "handled\n")
+    assert "There is no move 7." in done.stderr
+
+
+def test_output_that_cannot_be_written_is_told_at_the_end(tmp_path: Path) -> None:
+    code = "from cellmove.cli.commands import main; main()"
+    argv = [sys.executable, "-c", code, "--journal", str(tmp_path / "j.db"), "--help"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode != 0
+    assert "No space left on device" in done.stderr
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_prints_a_script(terminal: Terminal, shell: str) -> None:
     assert "_CELLMOVE_COMPLETE" in terminal.type("completion", shell).out
