@@ -176,6 +176,8 @@ ABREAST: dict[Verb, tuple[tuple[Lane, ...], ...]] = {
         (
             (network.ActivateTargetBindings,),
             (
+                guests.ForgetSourceGuest,
+                mappings.NoteSourceAttachments,
                 connections.DisconnectSourceVolumes,
                 attachments.ReleaseSourceAttachments,
                 attachments.ExportToTarget,
