@@ -43,10 +43,14 @@ class _GuestStep(Step):
 
     def wired(self, cloud: Cloud) -> bool:
         """Neutron alone proves little: it calls a port ACTIVE before its tap device is there."""
-        return self._active(cloud) and self._attached(cloud)
+        here = self.hypervisor(cloud)
+        return all(
+            port.host == self.host and port.status == "ACTIVE" and here.wired(port)
+            for port in cloud.network.ports(self.move.server)
+        )
 
     def await_wired(self, cloud: Cloud, timeout_seconds: float) -> bool:
-        """Whether the launched guest's ports are wired within this time.
+        """Whether the running guest's ports are wired within this time.
 
         A port whose binding has gone away and come back may be unplugged as late as now: neutron
         21's agent takes the news of the first only seconds later, and does not look again.
@@ -54,26 +58,17 @@ class _GuestStep(Step):
         here = self.hypervisor(cloud)
         looked = time.monotonic()
         deadline = looked + timeout_seconds
-        attached = False  # looked at first: when the agent is done, nothing shall be left to ask
-        while not ((attached := attached or self._attached(cloud)) and self._active(cloud)):
+        while not self.wired(cloud):
             now = time.monotonic()
             if now > deadline:
                 return False
             if now >= looked + PLUGS_PAUSE_SECONDS:
-                looked, attached = now, False
+                looked = now
                 for port in self.move.ports:
                     if not here.plugged(port):
                         here.plug(self.move.server, port)
             time.sleep(WIRING_PAUSE_SECONDS)
         return True
-
-    def _active(self, cloud: Cloud) -> bool:
-        ports = cloud.network.ports(self.move.server)
-        return all(port.host == self.host and port.status == "ACTIVE" for port in ports)
-
-    def _attached(self, cloud: Cloud) -> bool:
-        here = self.hypervisor(cloud)
-        return all(here.wired(port) for port in cloud.network.ports(self.move.server))
 
     def launch(self, cloud: Cloud) -> Hypervisor:
         """Start the guest on this side, paused, unless it is on already."""
