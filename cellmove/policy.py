@@ -107,12 +107,14 @@ def prepare() -> None:
 def _put_off(package: str, name: str) -> None:
     """Load this module when something of it is used, for others may import it and use nothing.
 
-    oslo.policy 4 uses `oslo_utils.strutils` only to write its debug log, and that module compiles
-    80 patterns: as long as all else of oslo.policy.
+    oslo.policy 6 uses `oslo_utils.strutils` only to write its debug log (policy.py), and that
+    module compiles its patterns for as long as all else of oslo.policy takes.
     """
     full = f"{package}.{name}"
+    if full in sys.modules:  # to ask for its spec would load it
+        return
     spec = find_spec(full)  # which imports the package
-    if full in sys.modules or spec is None or spec.loader is None:
+    if spec is None or spec.loader is None:
         return
     spec.loader = LazyLoader(spec.loader)
     module = module_from_spec(spec)
