@@ -464,6 +464,15 @@ commands.main()
     assert "There is no move 7." in done.stderr
 
 
+def test_output_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    code = "from cellmove.cli.commands import main; main()"
+    argv = [sys.executable, "-c", code, "--journal", str(tmp_path / "j.db"), "--help"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode != 0
+    assert "No space left on device" in done.stderr
+
+
 def _fails_for_want_of_room() -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
