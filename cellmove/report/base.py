@@ -74,8 +74,12 @@ def emit(report: Report, *, as_json: bool) -> None:
         else:
             report.print(console(sys.stdout))
         sys.stdout.flush()
-    except BrokenPipeError:
-        # Nobody reads any more; the exit code still says how the cloud stands.
+    except OSError as error:
+        # The exit code still says how the cloud stands, be it that a move was made.
+        if not isinstance(error, BrokenPipeError):  # there, nobody wants to read more
+            errors = console(sys.stderr)
+            errors.print(f"Error: Standard output cannot be written: {error}. The answer is:")
+            report.print(errors)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -473,6 +473,30 @@ def test_output_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     assert "No space left on device" in done.stderr
 
 
+@pytest.mark.parametrize("options", [(), ("--json",)])
+@pytest.mark.parametrize(
+    ("command", "code", "answer"),
+    [
+        (("moves",), Exit.DONE, "There are no moves in"),
+        (("show", "7"), Exit.REFUSED, "There is no move 7."),
+    ],
+)
+def test_an_answer_that_cannot_be_written_goes_to_standard_error(
+    tmp_path: Path, options: tuple[str, ...], command: tuple[str, ...], code: Exit, answer: str
+) -> None:
+    """The exit code stays that of the cloud: 1 would say that nothing was touched."""
+    program = "from cellmove.cli.commands import main; main()"
+    argv = [sys.executable, "-c", program, "--journal", str(tmp_path / "j.db"), *command, *options]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == code
+    assert answer in done.stderr
+    assert ("No space left on device. The answer is:" in done.stderr) == (
+        command == ("moves",) or options == ("--json",)
+    )
+    assert "Traceback" not in done.stderr
+
+
 def _fails_for_want_of_room() -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
