@@ -41,6 +41,7 @@ class Shell:
         self._gateway = gateway
         self._idle: list[Line] = []
         self._opening = threading.RLock()
+        self._readying = threading.RLock()
 
     @property
     def host(self) -> str:
@@ -128,7 +129,8 @@ class Shell:
         Raises:
             Unreachable: the host does not answer.
         """
-        self._idle.append(self._line())
+        with self._readying:
+            self._idle.append(self._line())
 
     def close(self) -> None:
         """Hang up; what still runs there ends."""
@@ -141,6 +143,8 @@ class Shell:
         Raises:
             Unreachable: the host does not answer.
         """
+        with self._readying:  # Who comes while it is being opened waits for that one.
+            pass
         while line := self._idle.pop() if self._idle else None:
             try:
                 line.check(CONNECT_SECONDS)
