@@ -51,14 +51,15 @@ def first_fit(
     cloud: Cloud,
     read: Reading,
     targets: Sequence[Host],
-    disks: tuple[Disk, ...],
+    disks: Callable[[], tuple[Disk, ...]],
     *,
     reasons: Sequence[Refused],
     remark: Callable[[str], None],
 ) -> tuple[Host, Candidate]:
     """The first of these hosts that nothing speaks against, and how it gives its room.
 
-    `reasons` are known already, against all of them. `remark` is told of those before the first.
+    `disks` asks the source for the server's. `reasons` are known already, against all of them.
+    `remark` is told of those before the first.
 
     Raises:
         Refused: there is none; every host's reasons are told.
@@ -80,11 +81,12 @@ def first_fit(
 
 
 def _looked_at(
-    cloud: Cloud, read: Reading, target: Host, disks: tuple[Disk, ...]
+    cloud: Cloud, read: Reading, target: Host, disks: Callable[[], tuple[Disk, ...]]
 ) -> tuple[tuple[Candidate, ...], list[Refused]]:
     """How this host would give its room, and all that speaks against it.
 
-    One that does not answer speaks against itself: there may be others.
+    One that does not answer speaks against itself: there may be others. The services and the
+    databases are asked first: meanwhile the ways to the hosts open.
 
     Raises:
         Unreachable: it does not answer, and it is the one that the operator wants; or it is
@@ -92,12 +94,22 @@ def _looked_at(
     """
     try:
         room = cloud.placement.candidates(target.provider, read.needs, read.groups)
-        return room, list(_resize_reasons(cloud, read, target, room=room, disks=disks))
+        found = list(_service_reasons(cloud, read, target, room))
     except (Unreachable, StepFailed) as error:
-        if read.named or (isinstance(error, Unreachable) and _answers(cloud, target)):
-            raise
-        why = " ".join(part for part in (error.what, error.seen) if part)
-        return (), [Refused(f"{target.name} cannot be the target.", why, error.do)]
+        return (), [_silent(cloud, read, target, error)]
+    known = disks()  # of the source: when that fails, no other target would mend it
+    try:
+        found += _host_reasons(cloud, read, target, known)
+    except (Unreachable, StepFailed) as error:
+        return (), [_silent(cloud, read, target, error)]
+    return room, found
+
+
+def _silent(cloud: Cloud, read: Reading, target: Host, error: Unreachable | StepFailed) -> Refused:
+    if read.named or (isinstance(error, Unreachable) and _answers(cloud, target)):
+        raise error
+    why = " ".join(part for part in (error.what, error.seen) if part)
+    return Refused(f"{target.name} cannot be the target.", why, error.do)
 
 
 def _answers(cloud: Cloud, target: Host) -> bool:
@@ -108,21 +120,13 @@ def _answers(cloud: Cloud, target: Host) -> bool:
     return True
 
 
-def _resize_reasons(
-    cloud: Cloud,
-    read: Reading,
-    target: Host,
-    *,
-    room: tuple[Candidate, ...],
-    disks: tuple[Disk, ...],
+def _service_reasons(
+    cloud: Cloud, read: Reading, target: Host, room: tuple[Candidate, ...]
 ) -> Iterator[Refused]:
-    here, new, server = read.here, read.new, read.here.row["uuid"]
+    here, server = read.here, read.here.row["uuid"]
     yield from of_volumes(cloud, server, here.records.tables, (here.host, target))
     if read.one_zone:
         yield from of_zones(cloud, read.volumes, target)
-    root = next((disk for disk in disks if disk.name == "disk"), None)
-    yield from refusals.of_flavors(here.flavor, new, root, boots_from_volume=read.on_volume)
-    yield from local.of_sizes(here.flavor, new, disks)
     with cloud.cells[target.cell.uuid].read() as rows:
         service = api.compute_service(rows, target.name)
     yield from refusals.of_service(service, target, must_be_enabled=True)
@@ -134,9 +138,7 @@ def _resize_reasons(
     yield from refusals.of_allocations(held, near, here.host)
     free = {} if room else cloud.placement.free(target.provider)
     yield from refusals.of_room(room, read.needs, free, target)
-    yield from kinds.of_wish(cloud, here, target, new, read.ports)
     yield from _group_reasons(cloud, server, target)
-    yield from _host_reasons(cloud, read, target, disks)
 
 
 def _group_reasons(cloud: Cloud, server: str, target: Host) -> Iterator[Refused]:
@@ -155,7 +157,11 @@ def _group_reasons(cloud: Cloud, server: str, target: Host) -> Iterator[Refused]
 def _host_reasons(
     cloud: Cloud, read: Reading, target: Host, disks: tuple[Disk, ...]
 ) -> Iterator[Refused]:
-    here, server = read.here, read.here.row["uuid"]
+    here, new, server = read.here, read.new, read.here.row["uuid"]
+    root = next((disk for disk in disks if disk.name == "disk"), None)
+    yield from refusals.of_flavors(here.flavor, new, root, boots_from_volume=read.on_volume)
+    yield from local.of_sizes(here.flavor, new, disks)
+    yield from kinds.of_wish(cloud, here, target, new, read.ports)
     guest = cloud.hosts.reach(here.host.name).domain(server)
     reasons = GuestXml(guest.xml).unsupported() if guest is not None else ()
     yield from refusals.of_guest(guest, reasons, here.row, here.host)

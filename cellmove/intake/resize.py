@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 from cellmove import policy
 from cellmove.choosing import Ranking
@@ -76,11 +77,11 @@ def intake_resize(
         read = _read(cloud, here, new, explained, actor, named=bool(to_host))
         targets = _targets(cloud, read, _Choice(actor, to_cell, without), to_host)
     cloud.hosts.expect(*(host.name for host in targets[:1]))
-    source, runs = cloud.hosts.reach(here.host.name), here.row["vm_state"] == "active"
-    disks = source.disks(here.row["uuid"])
-    target, room = first_fit(cloud, read, targets, disks, reasons=reasons, remark=remark)
-    there = cloud.hosts.reach(target.name)
-    disks = local.chains(source, there, here.row, disks, flatten=flatten)
+    ask = cache(lambda: cloud.hosts.reach(here.host.name).disks(here.row["uuid"]))
+    target, room = first_fit(cloud, read, targets, ask, reasons=reasons, remark=remark)
+    source, there = cloud.hosts.reach(here.host.name), cloud.hosts.reach(target.name)
+    disks = local.chains(source, there, here.row, ask(), flatten=flatten)
+    runs = here.row["vm_state"] == "active"
     move = make_move(
         here,
         actor,
