@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cellmove.errors import CellmoveError, Refused, Unreachable
+from cellmove.services.account import Account, region_of
 from cellmove.services.service import Absent, HttpService, Service, causes, line, sign_in_failed
 
 if TYPE_CHECKING:
@@ -140,27 +140,27 @@ def begin_sign_in(
     """
 
     def attempt() -> Callable[[], Session]:
-        region = _configured(lambda: _region(cloud))
+        user = _configured(lambda: _account(cloud))
+        region = user.region
         session = _configured(region.get_session)
         session.additional_headers["X-Openstack-Request-Id"] = request_id
-        user = _configured(region.get_auth)
-        if user is None or not hasattr(
-            user, "get_access"
-        ):  # `none`, `admin_token`: they ask nobody who we are
+        if not user.says_who:
             raise Refused(
                 "This way of signing in cannot be used.",
                 f"auth_type is {region.config.get('auth_type')!r}: it does not say who we are.",
                 "Sign in to Keystone: with a password, an application credential, a token...",
             )
-        service = _configured(_region(service_cloud).get_auth) if service_cloud else None
-        access = _begun(lambda: user.get_access(session))
-        token = _begun(lambda: service.get_token(session)) if service else None
+        service = _configured(lambda: _account(service_cloud)) if service_cloud else None
+        access = _begun(lambda: user.access(session))
+        token = _begun(lambda: service.auth.get_token(session)) if service else None
 
         def signed_in() -> Session:
             who = Identity.of(access())
+            user.keep()
             if service and token:
                 token()
-                session.auth = _with_service_token(user, service)
+                service.keep()  # not beside the user's: a keyring may be one file
+                session.auth = _with_service_token(user.auth, service.auth)
             return Session(region, who)
 
         return signed_in
@@ -210,17 +210,15 @@ def _configured(work: Callable[[], T]) -> T:
         ) from None
 
 
-def _region(cloud: str | None) -> CloudRegion:
+def _account(cloud: str | None) -> Account:
     """Read the configuration only: nothing is sent."""
     with _WithoutConnection():
         from openstack.config import OpenStackConfig
 
-    with warnings.catch_warnings():  # openstacksdk 4.22 warns even of its own defaults (InfluxDB)
-        warnings.simplefilter("ignore")
-        region = OpenStackConfig(app_name="cellmove").get_one(cloud=cloud)
+    region = region_of(OpenStackConfig(app_name="cellmove"), cloud)
     if region.config.get("api_timeout") is None:
         region.config["api_timeout"] = ANSWER_SECONDS
-    return region
+    return Account(region)
 
 
 class _WithoutConnection:

@@ -20,7 +20,7 @@ from openstack.config import OpenStackConfig
 from cellmove.services.session import sign_in
 from tests.lab.kit.nova import Nova, lab_session
 from tests.lab.kit.places import OUTPUTS, SERVICES, STATE, namespace
-from tests.lab.kit.program import Cellmove, WithClouds
+from tests.lab.kit.program import Cellmove, KeepingTokens, WithClouds
 
 pytestmark = [pytest.mark.lab, pytest.mark.alone]
 
@@ -129,3 +129,26 @@ def test_a_token_that_is_revoked_in_mid_move_is_renewed(
     assert done.code == 0, done.stdout + done.stderr
     assert nova.status(server) == "VERIFY_RESIZE"
     assert nova.host(server) == "cmp2a"
+
+
+def test_a_kept_token_spares_the_next_command_the_password(
+    nova: Nova, operator: Operator, tmp_path: Path
+) -> None:
+    server = nova.boot("kept", "cmp1a")
+    cellmove = KeepingTokens(tmp_path, operator.cloud)
+
+    def passwords() -> int:
+        """How many Keystone looks at for one command."""
+        since = log_size("keystone")
+        done = cellmove("resize", server, "--to-host", "cmp2a", "--dry-run", "--json")
+        request_id = done.json()["plans"][0]["move"]["request_id"]
+        lines = [line for line in logged("keystone", since).splitlines() if request_id in line]
+        return sum("password_hashing" in line for line in lines)
+
+    assert passwords() == 2  # the operator's, and that of the service user
+    assert passwords() == 0
+    (kept,) = (tmp_path / "python_keyring").iterdir()
+    assert kept.stat().st_mode & 0o077 == 0
+    operator.revoke()
+    assert passwords() == 1
+    assert passwords() == 0

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from openstack.config import OpenStackConfig
 
 from tests.lab.kit.places import OUTPUTS
 
@@ -129,3 +130,15 @@ class WithClouds(Cellmove):
     def __init__(self, state: Path, clouds: Path) -> None:
         files = {"OS_CLIENT_CONFIG_FILE": clouds, "CELLMOVE_CONFIG": OUTPUTS / "cellmove.toml"}
         super().__init__(state, {name: str(path) for name, path in files.items()})
+
+
+class KeepingTokens(WithClouds):
+    """The program whose tokens are kept for the next command, in a keyring of its own."""
+
+    def __init__(self, state: Path, clouds: Path = OUTPUTS / "clouds.yaml") -> None:
+        keeping = OpenStackConfig(config_files=[str(clouds)]).cloud_config
+        keeping["cache"] = {"auth": True}
+        (state / "keeping.yaml").write_text(json.dumps(keeping))
+        super().__init__(state, state / "keeping.yaml")
+        self._environment["PYTHON_KEYRING_BACKEND"] = "keyrings.alt.file.PlaintextKeyring"
+        self._environment["XDG_DATA_HOME"] = str(state)

@@ -40,6 +40,10 @@ class LoopbackCloud:
     tokens_checked: bool = False
     """Whether the service takes only tokens that were given since the last `revoke`."""
     valid: set[str] = field(default_factory=set)
+    keeps: bool = False
+    """Whether clouds.yaml says that tokens are to be kept for the next command."""
+    told: tuple[int, Any] | None = None
+    """What Keystone answers who asks for a token, if not what is true."""
     sleep: Callable[[], object] = lambda: None
     """Called before each answer of the service."""
 
@@ -56,6 +60,12 @@ class LoopbackCloud:
         self.tokens_checked = True
         self.valid.clear()
 
+    @property
+    def passwords(self) -> list[str]:
+        """Who has signed in with one, in this order."""
+        asked = [each for each in self.requests if each.path == "/identity/v3/auth/tokens"]
+        return [_user(each)["name"] for each in asked if each.method == "POST"]
+
     def clouds_yaml(self, **more: object) -> str:
         auth = {
             "auth_url": f"{self.url}/identity/v3",
@@ -70,12 +80,12 @@ class LoopbackCloud:
             "nobody": {"auth": {**auth, "password": "wrong"}, "region_name": "R"},
             "service": {"auth": {**auth, "username": "cellmove"}, "region_name": "R"},
         }
-        return json.dumps({"clouds": clouds})
+        return json.dumps({"clouds": clouds, "cache": {"auth": self.keeps}})
 
     def answer(self, request: Request) -> tuple[int, Any, Mapping[str, str]]:
         path = request.path.partition("?")[0]
         if path == "/identity/v3/auth/tokens":
-            return self._token(request)
+            return self._told(request) if request.method == "GET" else self._token(request)
         if path.rstrip("/") == "/identity/v3":
             links = [{"rel": "self", "href": f"{self.url}/identity/v3/"}]
             return 200, {"version": {"id": "v3.14", "status": "stable", "links": links}}, {}
@@ -88,9 +98,24 @@ class LoopbackCloud:
         return status, body, {}
 
     def _token(self, request: Request) -> tuple[int, Any, Mapping[str, str]]:
-        user = json.loads(request.body)["auth"]["identity"]["password"]["user"]
+        user = _user(request)
         if user["password"] != self.password:
             return 401, {"error": {"code": 401, "message": "Who are you?"}}, {}
+        number = sum(each.path.endswith("/auth/tokens") for each in self.requests)
+        given = f"token-of-{user['name']}" + (f"-{number}" if self.tokens_checked else "")
+        self.valid.add(given)
+        return 201, self._said(user["name"]), {"X-Subject-Token": given}
+
+    def _told(self, request: Request) -> tuple[int, Any, Mapping[str, str]]:
+        """What is true of a token that was given before."""
+        given = request.headers["x-subject-token"]
+        if self.told:
+            return *self.told, {"X-Subject-Token": given}
+        if not {given, request.headers["x-auth-token"]} <= self.valid:
+            return 401, {"error": {"code": 401, "message": "The token is not good."}}, {}
+        return 200, self._said(given.split("-")[2]), {"X-Subject-Token": given}
+
+    def _said(self, user: str) -> Any:
         endpoints = [
             {"interface": "public", "region": "R", "region_id": "R", "url": url, "id": "e"}
             for url in (f"{self.url}/network",)
@@ -99,15 +124,17 @@ class LoopbackCloud:
             "methods": ["password"],
             "issued_at": "2026-01-01T00:00:00.000000Z",
             "expires_at": "2099-01-01T00:00:00.000000Z",
-            "user": {"id": user["name"], "name": user["name"], "domain": {"id": "default"}},
+            "user": {"id": user, "name": user, "domain": {"id": "default"}},
             **self.scope,
             "roles": [{"id": f"id-of-{role}", "name": role} for role in self.roles],
             "catalog": [{"type": "network", "id": "s", "name": "n", "endpoints": endpoints}],
         }
-        number = sum(each.path.endswith("/auth/tokens") for each in self.requests)
-        given = f"token-of-{user['name']}" + (f"-{number}" if self.tokens_checked else "")
-        self.valid.add(given)
-        return 201, {"token": token}, {"X-Subject-Token": given}
+        return {"token": token}
+
+
+def _user(request: Request) -> dict[str, str]:
+    user: dict[str, str] = json.loads(request.body)["auth"]["identity"]["password"]["user"]
+    return user
 
 
 @contextmanager
