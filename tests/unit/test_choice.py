@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cellmove.choosing import Multipliers
-from cellmove.errors import CellmoveError, Refused, Unreachable
+from cellmove.errors import CellmoveError, Refused, StepFailed, Unreachable
 from cellmove.intake import intake_resize
 from cellmove.model import Allocations, Host
 from tests.fakes.databases import CELL1, CELL2, IMAGE, NEIGHBOURS, add_server, counted
@@ -185,6 +185,19 @@ def test_a_service_that_does_not_answer_speaks_against_no_host(
 
     monkeypatch.setattr(world.placement, "candidates", away)
     with pytest.raises(Unreachable, match=r"^placement cannot be reached\."):
+        target(world)
+
+
+def test_a_source_that_fails_speaks_against_no_host(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked for its disks after the services were asked for the target."""
+
+    def broken(*_: Any) -> Any:
+        raise StepFailed("The disks on cmp1a cannot be read.", "qemu-img says so.", "Look.")
+
+    monkeypatch.setattr(type(world.hosts.reach("cmp1a")), "disks", broken)
+    with pytest.raises(StepFailed, match=r"^The disks on cmp1a cannot be read\."):
         target(world)
 
 

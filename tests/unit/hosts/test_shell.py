@@ -86,6 +86,29 @@ def test_the_line_that_was_got_ready_is_the_next_commands(
     assert len(opened) == 1
 
 
+def test_a_command_waits_for_the_line_that_is_being_got_ready(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = counted(shell, monkeypatch)
+    channel, begun, enough = shell.channel, threading.Event(), threading.Event()
+
+    def slow() -> paramiko.Channel:
+        begun.set()
+        assert enough.wait(60)
+        return channel()
+
+    monkeypatch.setattr(shell, "channel", slow)
+    with ThreadPoolExecutor(2) as pool:
+        ready = pool.submit(shell.get_ready)
+        assert begun.wait(60)
+        said = pool.submit(shell.run, ["echo", "hello"])
+        time.sleep(0.2)  # for it to ask for a line
+        enough.set()
+        ready.result()
+        assert said.result().stdout == "hello\n"
+    assert len(opened) == 1
+
+
 def test_commands_at_the_same_time_do_not_wait_for_each_other(shell: Shell, tmp_path: Path) -> None:
     """Each waits until the other has begun."""
 
