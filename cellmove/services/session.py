@@ -144,21 +144,15 @@ def begin_sign_in(
         region = user.region
         session = _configured(region.get_session)
         session.additional_headers["X-Openstack-Request-Id"] = request_id
-        if not user.says_who:
-            raise Refused(
-                "This way of signing in cannot be used.",
-                f"auth_type is {region.config.get('auth_type')!r}: it does not say who we are.",
-                "Sign in to Keystone: with a password, an application credential, a token...",
-            )
         service = _configured(lambda: _account(service_cloud)) if service_cloud else None
         access = _begun(lambda: user.access(session))
-        token = _begun(lambda: service.auth.get_token(session)) if service else None
+        second = _begun(lambda: service.access(session)) if service else None
 
         def signed_in() -> Session:
             who = Identity.of(access())
             user.keep()
-            if service and token:
-                token()
+            if service and second:
+                second()
                 service.keep()  # not beside the user's: a keyring may be one file
                 session.auth = _with_service_token(user.auth, service.auth)
             return Session(region, who)
@@ -211,14 +205,25 @@ def _configured(work: Callable[[], T]) -> T:
 
 
 def _account(cloud: str | None) -> Account:
-    """Read the configuration only: nothing is sent."""
+    """Read the configuration only: nothing is sent.
+
+    Raises:
+        Refused: nobody would know who that is.
+    """
     with _WithoutConnection():
         from openstack.config import OpenStackConfig
 
     region = region_of(OpenStackConfig(app_name="cellmove"), cloud)
     if region.config.get("api_timeout") is None:
         region.config["api_timeout"] = ANSWER_SECONDS
-    return Account(region)
+    account = Account(region)
+    if not account.says_who:
+        raise Refused(
+            "This way of signing in cannot be used.",
+            f"auth_type is {region.config.get('auth_type')!r}: it does not say who we are.",
+            "Sign in to Keystone: with a password, an application credential, a token...",
+        )
+    return account
 
 
 class _WithoutConnection:

@@ -235,13 +235,14 @@ def test_a_service_too_old_for_the_microversion_is_named(
         network.send("POST", Q, {})
 
 
+@pytest.mark.parametrize(("name", "service"), [("here", None), ("service", "here")])
 def test_a_way_to_sign_in_that_says_nothing_of_who_we_are_is_refused(
-    cloud: LoopbackCloud, tmp_path: Path
+    cloud: LoopbackCloud, tmp_path: Path, name: str, service: str | None
 ) -> None:
     more = {"auth_type": "none", "auth": {"endpoint": cloud.url}}
     (tmp_path / "clouds.yaml").write_text(cloud.clouds_yaml(**more))
     with pytest.raises(Refused, match="This way of signing in cannot be used") as refused:
-        sign_in("here", REQUEST)
+        sign_in(name, REQUEST, service_cloud=service)
     assert_three_sentences(refused.value)
 
 
