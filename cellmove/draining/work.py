@@ -13,10 +13,10 @@ from cellmove.draining.scope import Scope
 from cellmove.draining.tools import Holds, Remarks, Tools, conduct
 from cellmove.draining.tries import Tries, Try
 from cellmove.draining.wishes import Wishes
-from cellmove.errors import CellmoveError, Refused, Stopped
+from cellmove.errors import CellmoveError, Refused, Stopped, TakenBack
 from cellmove.intake import intake_confirm, intake_resize
 from cellmove.intake.resize import MOST_HOSTS
-from cellmove.journal import Busy, Caps, Entry, Result, State, TakenOver, Turn, Verb
+from cellmove.journal import Busy, Caps, Entry, Mark, Result, State, TakenOver, Turn, Verb
 from cellmove.model import Move, Transfer
 from cellmove.opening import OpenCloud
 
@@ -129,11 +129,28 @@ class Work:
     def _gone_on(self, task: Task, turn: Turn, entry: Entry) -> Outcome:
         """An open move: forward, or back when its undo was begun."""
         with self._opened(task, entry.move.request_id) as opened:
-            if entry.state is State.UNDOING or entry.verb != "resize":
+            if entry.verb != "resize":
                 return self._settled(opened, task, entry)
             remarks = Remarks(self.tools.tell, task)
-            done = self._tries(opened, task, turn, "resize", remarks).going_on(entry)
-            return _ending(task, done, "done", remarks)
+            tries = self._tries(opened, task, turn, "resize", remarks)
+            if entry.state is State.UNDOING:
+                return self._taken_elsewhere(opened, task, entry, tries, remarks)
+            return _ending(task, tries.going_on(entry), "done", remarks)
+
+    def _taken_elsewhere(
+        self, opened: OpenCloud, task: Task, entry: Entry, tries: Tries, remarks: Remarks
+    ) -> Outcome:
+        """An undo is brought to its end, and the next host tried, as who began it would have."""
+        settled = self._settled(opened, task, entry)
+        if settled.error:
+            return settled
+        reasons = [event.note for event in entry.events if event.mark is Mark.FAILED]
+        seen = reasons[-1] if reasons else "Its undo was begun."
+        first = Try(
+            entry.move, entry.number, TakenBack(f"Move {entry.number} was taken back.", seen)
+        )
+        done = tries.after(first)
+        return settled if done is first else _ending(task, done, "done", remarks)
 
     def _settled(self, opened: OpenCloud, task: Task, entry: Entry) -> Outcome:
         """A confirm, a revert or an undo that was begun is brought to its end."""

@@ -15,7 +15,7 @@ from cellmove.draining.window import Window
 from cellmove.draining.wishes import Limit
 from cellmove.errors import StepFailed
 from cellmove.interrupts import Interrupts
-from cellmove.journal import Journal, Mark, Turn
+from cellmove.journal import Journal, Mark, State, Turn
 from cellmove.steps.base import Step
 from cellmove.steps.disks import CopyDisks, MakeTargetDirectory
 from tests.unit.draining.town import Town, bury
@@ -92,6 +92,40 @@ def test_one_that_fails_unfelt_lands_on_the_alternate(
     assert here.rows(first)["cell2"]["host"] == "cmp2b"
     assert here.wrong(first) == []
     assert any("Now trying cmp2b." in each.note for each in here.heard)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_one_whose_conductor_died_in_the_undo_lands_on_the_alternate_too(
+    town: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = town(1)
+    fail_on(monkeypatch, MakeTargetDirectory, lambda move: move.target.name == "cmp2a")
+    journal = _dead_in_an_undo(here, tmp_path / "journal.db")
+    (done,) = here.run(journal)["done"]
+    assert done.number == 2
+    assert [entry.state for entry in journal.entries()] == [State.TAKEN_BACK, State.FINISHED]
+    assert here.rows(here.servers[0])["cell2"]["host"] == "cmp2b"
+    assert here.wrong(here.servers[0]) == []
+    assert any(
+        "Move 1 was taken back. cmp2a is broken." in each.note
+        and each.note.endswith("Now trying cmp2b.")
+        for each in here.heard
+    )
+    journal.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_one_whose_conductor_died_in_an_undo_that_was_felt_is_left_at_home(
+    town: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = town(1)
+    fail_on(monkeypatch, CopyDisks, lambda move: move.target.name == "cmp2a")
+    journal = _dead_in_an_undo(here, tmp_path / "journal.db")
+    (left,) = here.run(journal)["left"]
+    assert left.note == "Move 1 was brought to its end: it is here."
+    assert [entry.state for entry in journal.entries()] == [State.TAKEN_BACK]
+    assert here.wrong(here.servers[0], "cell1") == []
+    journal.close()
 
 
 def test_a_host_that_does_not_answer_is_passed_over_and_told_with_the_result(
@@ -200,6 +234,24 @@ def test_killed_anywhere_and_run_again_every_server_is_there_once_and_nothing_is
     assert journal.entries(only_open=True) == []
     journal.close()
     assert [here.wrong(server) for server in here.servers] == [[]] * 3
+
+
+def _dead_in_an_undo(here: Town, path: Path) -> Journal:
+    """What a drain left that was killed when it had begun to take a move back."""
+    journal = Journal(path)
+    drain = here.drain(journal)
+
+    def dead() -> None:
+        if any(entry.state is State.UNDOING for entry in journal.entries()):
+            drain.given_up = True  # workers that wait for something to do are dead too
+            raise Killed
+
+    here.world.trap.watch = dead
+    drain.run()
+    _live(here)
+    assert [entry.state for entry in journal.entries()] == [State.UNDOING]
+    bury(journal)
+    return Journal(path)
 
 
 def _die_after(here: Town, drain: Drain, calls: int) -> None:
