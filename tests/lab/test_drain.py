@@ -237,6 +237,29 @@ def test_a_closed_host_keeps_its_window_stops_when_asked_and_goes_on(
         host_run(host, ["test", "!", "-e", _directory(herd, number)])
 
 
+def test_a_drain_that_is_killed_while_it_takes_a_move_back_tries_the_alternate(
+    nova: Nova, cellmove: Cellmove
+) -> None:
+    name = f"undone-{uuid.uuid4().hex[:6]}"
+    server = nova.boot(name, "cmp1a")
+    nova.stop(server)
+    drain = ("drain", "--host", "cmp1a", "--name", f"{name}*", "--to-cell", "cell2")
+    (looked,) = cellmove(*drain, "--dry-run", "--json").json()["servers"]
+    with blocked(server, looked["target"]):
+        killed = cellmove.start(*drain, "--yes")
+        cellmove.reached("make-target-directory", "undoing", moving=killed)
+        killed.send_signal(signal.SIGKILL)
+        cellmove.wait(killed)
+        (begun,) = cellmove("moves", "--json").json()["moves"]
+        assert begun["state"] == "undoing"
+        over = _events(cellmove(*drain, "--yes", "--json"))[-1]
+    assert (over["moved"], over["failed"], over["left"], over["remaining"]) == (1, 0, 0, [])
+    moves = cellmove("moves", "--json").json()["moves"]
+    assert [each["state"] for each in moves] == ["taken back", "finished"]
+    (other,) = set(TARGETS) - {looked["target"]}
+    assert (nova.host(server), nova.status(server)) == (other, "VERIFY_RESIZE")
+
+
 @contextmanager
 def blocked(server: str, *hosts: str) -> Iterator[None]:
     """The server's directory cannot be made there, which nobody sees before it is tried."""
