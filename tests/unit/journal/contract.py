@@ -338,6 +338,9 @@ def test_two_conductors_take_each_server_once_and_keep_the_caps(place: Place) ->
         assert (one.recv(), other.recv()) == ("ready", "ready")
         one.send("go")
         other.send("go")
+        assert (one.recv(), other.recv()) == ("begun", "begun")
+        one.send("go on")
+        other.send("go on")
         (first, most), (second, most_too) = one.recv(), other.recv()
     assert sorted(first + second) == list(range(200))
     assert first

@@ -6,7 +6,7 @@ import multiprocessing
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -70,13 +70,18 @@ def take_turn_and_wait(pipe: Connection, url: str, drain: int, server: str) -> N
 
 
 def work_through(pipe: Connection, url: str, drain: int, count: int, caps: Caps) -> None:
-    """A conductor with two workers: every server once, unless another conductor has it."""
+    """A conductor with two workers: every server once, unless another conductor has it.
+
+    Tells when it has had its first, and goes on when it is told to: a database may let one
+    conductor wait until the other has had all.
+    """
     journal = Journal(url)
     pipe.send("ready")
     pipe.recv()
     todo = deque(range(count))
     done: list[int] = []
     most: Counter[str] = Counter()
+    begun, together = threading.Event(), threading.Event()
 
     def work() -> None:
         while todo:
@@ -85,21 +90,22 @@ def work_through(pipe: Connection, url: str, drain: int, count: int, caps: Caps)
                 result = _moved(journal, drain, number, caps, most)
                 if result is True:
                     done.append(number)
+                    begun.set()
+                    together.wait(60)
                 elif result not in (Busy.TAKEN, Busy.OVER):
                     todo.append(number)
                     time.sleep(0.002)
 
-    _all(threading.Thread(target=work) for _ in range(2))
+    workers = [threading.Thread(target=work) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    pipe.send("begun" if begun.wait(60) else "starved")
+    pipe.recv()
+    together.set()
+    for worker in workers:
+        worker.join()
     pipe.send((done, dict(most)))
     journal.close()
-
-
-def _all(threads: Iterable[threading.Thread]) -> None:
-    started = list(threads)
-    for each in started:
-        each.start()
-    for each in started:
-        each.join()
 
 
 def _moved(
